@@ -1,0 +1,154 @@
+import { cleanEnv, makeValidator, str } from "envalid";
+
+/** A whole number of at least `min` (and at most `max`); units may not be written. */
+const whole = (min: number, max = Number.MAX_SAFE_INTEGER) =>
+  makeValidator<number>((input) => {
+    const value = Number(input);
+    if (!/^\d+$/.test(input.trim()) || value < min || value > max) {
+      throw new Error(`expected a whole number from ${min} to ${max} but received "${input}"`);
+    }
+    return value;
+  });
+
+/** A comma-separated list without blanks and empty entries. */
+const list = makeValidator<readonly string[]>((input) =>
+  input
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== ""),
+);
+
+const transporterUrl = makeValidator<string>((input) => {
+  if (input !== "" && !input.split(";").every((url) => /^amqps?:\/\/./.test(url))) {
+    throw new Error(`expected amqp:// or amqps:// addresses joined by ";"`);
+  }
+  return input;
+});
+
+const redisUrl = makeValidator<string>((input) => {
+  if (input !== "" && !/^rediss?:\/\/./.test(input))
+    throw new Error("expected a redis:// or rediss:// address");
+  return input;
+});
+
+/** Every variable the server reads: the README's table of settings is made from this one. */
+export const VARIABLES = {
+  PORT: whole(0, 65535)({ default: 3000, desc: "HTTP port of the gateway; 0 takes any free one" }),
+  HOST: str({ default: "0.0.0.0", desc: "address the gateway listens on" }),
+  ADMIN_PORT: whole(
+    0,
+    65535,
+  )({
+    default: 0,
+    desc: "port for health and metrics of this process, needed where no gateway runs; 0: none",
+  }),
+  SERVICES: list({
+    default: [] as readonly string[],
+    desc: "services of this process, e.g. `gateway,dispatcher`; empty: all of `services/`",
+  }),
+  SERVICES_DIRS: list({
+    default: ["services"] as readonly string[],
+    desc: "folders with `*.service.ts` files",
+  }),
+  MODELS_DIR: str({ default: "models", desc: "folder of the models: `<name>/<version>/manifest.json`" }),
+  TRANSPORTER: transporterUrl({
+    default: "",
+    desc: 'RabbitMQ, several joined by ";"; empty: one process alone',
+  }),
+  REDIS_URL: redisUrl({
+    default: "",
+    desc: "shared response cache; empty: each dispatcher has its own in memory",
+  }),
+  NAMESPACE: str({ default: "dl", desc: "clusters with different namespaces on one RabbitMQ never meet" }),
+  NODE_ID: str({
+    default: "",
+    desc: "name of this process in the cluster; empty: services, host and process id",
+  }),
+  LOG_LEVEL: str({
+    default: "info",
+    choices: ["fatal", "error", "warn", "info", "debug", "trace"],
+    desc: "least severe line that is logged",
+  }),
+  LOG_FORMAT: str({
+    default: "text",
+    choices: ["text", "json"],
+    desc: "log lines for people or for machines",
+  }),
+  REQUEST_TIMEOUT_MS: whole(1)({ default: 10_000, desc: "deadline of a request that names none" }),
+  MAX_REQUEST_TIMEOUT_MS: whole(1)({ default: 60_000, desc: "the longest deadline a client may ask for" }),
+  BODY_TIMEOUT_MS: whole(1)({ default: 10_000, desc: "time a client has to send its request" }),
+  MAX_IN_FLIGHT: whole(1)({
+    default: 256,
+    desc: "requests the gateway holds at once; more are refused with 503",
+  }),
+  MAX_BUFFERED_BYTES: whole(1)({ default: 268_435_456, desc: "bytes of uploads the gateway holds at once" }),
+  MAX_IMAGE_BYTES: whole(1)({ default: 10_485_760, desc: "largest image, encoded" }),
+  MAX_IMAGE_PIXELS: whole(1)({ default: 40_000_000, desc: "largest image, decoded" }),
+  MAX_IMAGES: whole(1, 1000)({ default: 16, desc: "images in one request" }),
+  DECODE_CONCURRENCY: whole(0)({
+    default: 0,
+    desc: "images decoded at once by a dispatcher; 0: the CPU limit",
+  }),
+  ENGINE_THREADS: whole(0)({ default: 0, desc: "threads of each engine; 0: the CPU limit" }),
+  MAX_BATCH_SIZE: whole(1)({ default: 8, desc: "items in a batch" }),
+  MAX_QUEUE_SIZE: whole(1)({ default: 128, desc: "items a model lets wait; more are refused with 503" }),
+  MAX_QUEUE_DELAY_MS: whole(0)({
+    default: 0,
+    desc: "how long an item may wait for company while the engine is busy",
+  }),
+  LATENCY_TARGET_MS: whole(0)({
+    default: 0,
+    desc: "batches grow only while their compute time stays below; 0: off",
+  }),
+  CACHE_TTL_MS: whole(0)({ default: 300_000, desc: "life of a cached answer; 0: no cache" }),
+  CACHE_MAX_ENTRIES: whole(1)({ default: 10_000, desc: "answers the in-memory cache holds" }),
+  PREFETCH: whole(0)({
+    default: 0,
+    desc: "requests a node takes from RabbitMQ at once; 0: four of its batches",
+  }),
+  STEAL_AFTER_MS: whole(1)({
+    default: 500,
+    desc: "a request its node has not taken by then goes to any other",
+  }),
+  DRAIN_GRACE_MS: whole(0)({ default: 25_000, desc: "time to finish what is in flight after SIGTERM" }),
+};
+
+/** Thrown when the environment is wrong; the message lists every mistake. */
+export class EnvironmentError extends Error {
+  constructor(mistakes: readonly string[]) {
+    super(
+      `The environment has ${mistakes.length} mistake${mistakes.length > 1 ? "s" : ""}:\n${mistakes.join("\n")}`,
+    );
+    this.name = "EnvironmentError";
+  }
+}
+
+/**
+ * The settings in `source`, validated and frozen.
+ *
+ * @throws EnvironmentError with all mistakes at once
+ */
+export function loadEnv(source: Readonly<Record<string, string | undefined>>) {
+  const set = Object.fromEntries(
+    Object.entries(source).filter(([, value]) => value !== undefined && value !== ""),
+  );
+  const env = cleanEnv(set, VARIABLES, {
+    reporter: ({ errors }) => {
+      const mistakes = Object.entries(errors).map(
+        ([name, error]) => `  ${name}: ${(error as Error).message}`,
+      );
+      if (mistakes.length > 0) throw new EnvironmentError(mistakes);
+    },
+  });
+  return Object.freeze(
+    Object.fromEntries(Object.keys(VARIABLES).map((name) => [name, env[name as Name]])),
+  ) as Env;
+}
+
+type Name = keyof typeof VARIABLES;
+
+/** The validated settings. */
+export type Env = { readonly [K in Name]: ReturnType<typeof cleanEnv<typeof VARIABLES>>[K] };
+
+/** The settings of this process. Importing this module throws {@link EnvironmentError} when they are wrong. */
+export const env: Env = loadEnv(process.env);

@@ -1,0 +1,45 @@
+import { EnvironmentError, loadEnv, VARIABLES } from "../../../lib/env.ts";
+
+describe("loadEnv", () => {
+  test("needs nothing: every variable has a default", () => {
+    expect(Object.keys(loadEnv({})).sort()).toEqual(Object.keys(VARIABLES).sort());
+  });
+
+  test("reads numbers, lists and addresses", () => {
+    const env = loadEnv({ PORT: "0", SERVICES: " gateway, dispatcher,", TRANSPORTER: "amqp://a;amqps://b" });
+    expect(env.PORT).toBe(0);
+    expect(env.SERVICES).toEqual(["gateway", "dispatcher"]);
+    expect(env.TRANSPORTER).toBe("amqp://a;amqps://b");
+  });
+
+  test("an empty variable counts as not set", () => {
+    expect(loadEnv({ PORT: "" }).PORT).toBe(3000);
+  });
+
+  test("reports all mistakes at once, by name and with what was received", () => {
+    const load = () => loadEnv({ PORT: "http", MAX_IMAGES: "0", TRANSPORTER: "nats://x", LOG_LEVEL: "loud" });
+    expect(load).toThrow(EnvironmentError);
+    for (const part of ["4 mistakes", "PORT", '"http"', "MAX_IMAGES", "TRANSPORTER", "LOG_LEVEL"]) {
+      expect(load).toThrow(part);
+    }
+  });
+
+  test("never repeats a wrong address, which may hold a password", () => {
+    expect(() => loadEnv({ TRANSPORTER: "http://user:secret@host" })).toThrow(
+      expect.objectContaining({ message: expect.not.stringContaining("secret") }),
+    );
+  });
+
+  test.each(["-1", "1.5", "1e3x", "0x10", "ten", "65536"])("refuses %p as a port", (port) => {
+    expect(() => loadEnv({ PORT: port })).toThrow(EnvironmentError);
+  });
+
+  test("is frozen", () => {
+    expect(Object.isFrozen(loadEnv({}))).toBe(true);
+  });
+
+  test("every variable is described", () => {
+    for (const [name, spec] of Object.entries(VARIABLES))
+      expect([name, Boolean(spec.desc)]).toEqual([name, true]);
+  });
+});
