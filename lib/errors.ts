@@ -20,7 +20,11 @@ export const ERRORS = {
   CANCELLED: { status: 499, retryable: false, about: "the client hung up" },
   INTERNAL: { status: 500, retryable: false, about: "a fault of ours; the log has it under the requestId" },
   PREDICTION_FAILED: { status: 500, retryable: false, about: "the model failed on this input" },
-  POISON_REQUEST: { status: 500, retryable: false, about: "every node that tried this request died" },
+  POISON_REQUEST: {
+    status: 500,
+    retryable: false,
+    about: "every engine or node that tried this request died",
+  },
   ENGINE_CRASHED: { status: 503, retryable: true, about: "the engine died under this request" },
   QUEUE_FULL: { status: 503, retryable: true, about: "the queue is full" },
   MODEL_UNAVAILABLE: { status: 503, retryable: true, about: "no replica of the model is up" },
@@ -67,6 +71,12 @@ export class DrainingError extends ServingError {
 export class EngineCrashedError extends ServingError {
   constructor(model: string, reason: string) {
     super("ENGINE_CRASHED", `The engine of ${model} died: ${reason}`, { model });
+  }
+}
+
+export class PoisonError extends ServingError {
+  constructor(model: string) {
+    super("POISON_REQUEST", `The engine of ${model} died under this input`, { model });
   }
 }
 
