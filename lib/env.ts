@@ -74,9 +74,12 @@ export const VARIABLES = {
     choices: ["text", "json"],
     desc: "log lines for people or for machines",
   }),
-  REQUEST_TIMEOUT_MS: whole(1)({ default: 10_000, desc: "deadline of a request that names none" }),
+  REQUEST_TIMEOUT_MS: whole(1)({
+    default: 10_000,
+    desc: "deadline of a request that names none, from the end of its body",
+  }),
   MAX_REQUEST_TIMEOUT_MS: whole(1)({ default: 60_000, desc: "the longest deadline a client may ask for" }),
-  BODY_TIMEOUT_MS: whole(1)({ default: 10_000, desc: "time a client has to send its request" }),
+  BODY_TIMEOUT_MS: whole(1)({ default: 30_000, desc: "time a client has to send its request" }),
   MAX_IN_FLIGHT: whole(1)({
     default: 256,
     desc: "requests the gateway holds at once; more are refused with 503",
@@ -87,7 +90,7 @@ export const VARIABLES = {
   MAX_IMAGES: whole(1, 1000)({ default: 16, desc: "images in one request" }),
   DECODE_CONCURRENCY: whole(0)({
     default: 0,
-    desc: "images decoded at once by a dispatcher; 0: the CPU limit",
+    desc: "images decoded at once by a dispatcher; 0: the cores, at most 3",
   }),
   ENGINE_THREADS: whole(0)({ default: 0, desc: "threads of each engine; 0: the CPU limit" }),
   MAX_BATCH_SIZE: whole(1)({ default: 8, desc: "items in a batch" }),

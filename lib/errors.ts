@@ -17,6 +17,7 @@ export const ERRORS = {
   INVALID_IMAGE: { status: 422, retryable: false, about: "the image cannot be decoded" },
   TOO_MANY_PIXELS: { status: 422, retryable: false, about: "the image has too many pixels" },
   RATE_LIMITED: { status: 429, retryable: true, about: "this client is over its rate" },
+  HEADERS_TOO_LARGE: { status: 431, retryable: false, about: "the request's headers are too large" },
   CANCELLED: { status: 499, retryable: false, about: "the client hung up" },
   INTERNAL: { status: 500, retryable: false, about: "a fault of ours; the log has it under the requestId" },
   PREDICTION_FAILED: { status: 500, retryable: false, about: "the model failed on this input" },

@@ -1,0 +1,172 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Logger, ServiceBroker } from "moleculer";
+import { listModels } from "../catalog.ts";
+import { errorCode, ModelNotFoundError, ServingError } from "../errors.ts";
+import { healthResponse, type Probe } from "../health.ts";
+import { count, observe } from "../metrics.ts";
+import { METRICS_CONTENT_TYPE, metricsText } from "../prometheus.ts";
+import { type Answer, errorAnswer } from "./answer.ts";
+import { Classifier } from "./classifier.ts";
+import type { Exchange, Handler, RoutedRequest } from "./exchange.ts";
+import type { GatewayOptions } from "./options.ts";
+import { modelName, modelsOf, requestIdOf, traceparentOf } from "./request.ts";
+import { SECURITY_HEADERS, send } from "./send.ts";
+
+/** The addresses, as moleculer-web's aliases spell them. */
+const ROUTES = [
+  "api/classify",
+  "api/models",
+  "api/models/:model",
+  "api/models/:model/classify",
+  "health/live",
+  "health/ready",
+  "metrics",
+] as const;
+
+type Route = (typeof ROUTES)[number];
+type Methods = Readonly<Partial<Record<"GET" | "POST", Handler>>>;
+
+const REQUEST_ID = "x-request-id";
+
+/** Every address of the API and what answers it; the only place where a failure becomes an HTTP answer. */
+export class Gateway {
+  readonly #broker: ServiceBroker;
+  readonly #logger: Logger;
+  readonly #routes: Readonly<Record<Route, Methods>>;
+
+  constructor(broker: ServiceBroker, logger: Logger, options: GatewayOptions) {
+    this.#broker = broker;
+    this.#logger = logger;
+    const classifier = new Classifier(broker, logger, options);
+    const health =
+      (probe: Probe): Handler =>
+      ({ requestId }) => {
+        const { status, body } = healthResponse(broker, probe);
+        return { status, body: { requestId, ...body } };
+      };
+    this.#routes = {
+      "api/classify": {
+        POST: (exchange) =>
+          classifier.classify(exchange, modelsOf(exchange.req.originalUrl, options.maxModels)),
+      },
+      "api/models": {
+        GET: ({ requestId }) => ({
+          status: 200,
+          body: {
+            requestId,
+            models: listModels(broker),
+            limits: { maxImageBytes: options.maxImageBytes, maxImages: options.maxImages },
+          },
+        }),
+      },
+      "api/models/:model": { GET: (exchange) => this.#model(exchange) },
+      "api/models/:model/classify": {
+        POST: (exchange) => classifier.classify(exchange, [modelName(modelIn(exchange.req))]),
+      },
+      "health/live": { GET: health("live") },
+      "health/ready": { GET: health("ready") },
+      metrics: {
+        GET: () => ({
+          status: 200,
+          body: metricsText(broker),
+          headers: { "content-type": METRICS_CONTENT_TYPE },
+        }),
+      },
+    };
+  }
+
+  /** Answers a routed request. Never rejects. */
+  async serve(route: Route, req: RoutedRequest, res: ServerResponse): Promise<void> {
+    const startedAt = performance.now();
+    const requestId = idOf(res);
+    const hangUp = new AbortController();
+    res.once("close", () => {
+      if (!res.writableFinished) hangUp.abort();
+    });
+    const exchange = { req, res, requestId, startedAt, hungUp: hangUp.signal };
+    const answer = await this.#answer(this.#routes[route], exchange);
+    const seconds = (performance.now() - startedAt) / 1e3;
+    send(req, res, {
+      ...answer,
+      headers: { "server-timing": `total;dur=${(seconds * 1e3).toFixed(2)}`, ...answer.headers },
+    });
+    count(this.#broker, "http.requests.total", { route: `/${route}`, status: String(answer.status) });
+    observe(this.#broker, "http.request.seconds", seconds, { route: `/${route}` });
+    this.#logger.debug("Request answered", {
+      requestId,
+      method: req.method,
+      url: req.originalUrl,
+      status: answer.status,
+      seconds,
+    });
+  }
+
+  /** Answers a request that failed before it got to a route, or found none. */
+  fail(req: IncomingMessage, res: ServerResponse, error: unknown): void {
+    send(req, res, this.#failure(error, idOf(res)));
+  }
+
+  async #answer(methods: Methods, exchange: Exchange): Promise<Answer> {
+    const { method } = exchange.req;
+    // Node leaves out the body of an answer to HEAD.
+    const handler =
+      method === "HEAD" ? methods.GET : method === "GET" || method === "POST" ? methods[method] : undefined;
+    try {
+      if (handler) return await handler(exchange);
+    } catch (error) {
+      return this.#failure(error, exchange.requestId);
+    }
+    const allow = Object.keys(methods).flatMap((name) => (name === "GET" ? ["GET", "HEAD"] : [name]));
+    const error = new ServingError("METHOD_NOT_ALLOWED", `Expected ${allow.join(" or ")}`);
+    return { ...errorAnswer(error, exchange.requestId), headers: { allow: allow.join(", ") } };
+  }
+
+  #failure(error: unknown, requestId: string): Answer {
+    if (errorCode(error) !== "INTERNAL") return errorAnswer(error, requestId);
+    // moleculer-web's own complaint about a path that is not valid UTF-8.
+    if ((error as { code?: unknown }).code === 400) {
+      return errorAnswer(new ServingError("BAD_REQUEST", "The address is malformed"), requestId);
+    }
+    this.#logger.error("Request failed", { requestId }, error);
+    return errorAnswer(error, requestId);
+  }
+
+  #model({ req, requestId }: Exchange): Answer {
+    const name = modelIn(req);
+    const model = listModels(this.#broker).find((candidate) => candidate.name === name);
+    if (!model) throw new ModelNotFoundError(name);
+    return { status: 200, body: { requestId, ...model } };
+  }
+}
+
+/** moleculer-web's aliases: each address to the service's gateway, which looks at the method itself. */
+export const aliases = Object.fromEntries(
+  ROUTES.map((route) => [
+    route,
+    function serve(this: { gateway: Gateway }, req: RoutedRequest, res: ServerResponse): void {
+      this.gateway.serve(route, req, res);
+    },
+  ]),
+);
+
+/** moleculer-web's `rootCallOptions`: gives each request its id and trace before anything else looks at it. */
+export function openRequest(
+  options: Record<string, unknown>,
+  req: IncomingMessage,
+  res: ServerResponse,
+): void {
+  const requestID = requestIdOf(req.headers);
+  const traceparent = traceparentOf(req.headers);
+  // Not tracked: else a stopping service would wait for its requests before it stops taking new ones.
+  Object.assign(options, { requestID, tracking: false, ...(traceparent ? { meta: { traceparent } } : {}) });
+  res.setHeader(REQUEST_ID, requestID);
+  res.setHeaders(SECURITY_HEADERS);
+}
+
+function idOf(res: ServerResponse): string {
+  return String(res.getHeader(REQUEST_ID));
+}
+
+function modelIn(req: RoutedRequest): string {
+  return req.$params.params["model"] ?? "";
+}

@@ -1,0 +1,52 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Answer } from "./answer.ts";
+
+/** How long, and how much of, an unwanted request is read and thrown away after its answer. */
+export const LINGER_MS = 2000;
+const LINGER_BYTES = 32 * 1024 * 1024;
+
+/** Headers of every answer, the page included. */
+export const SECURITY_HEADERS: Map<string, string> = new Map([
+  ["content-security-policy", "default-src 'self'; img-src 'self' blob:"],
+  ["x-content-type-options", "nosniff"],
+  ["referrer-policy", "no-referrer"],
+]);
+
+/** Sends an answer; does nothing if the client is gone. Closes the connection if the request is still coming in. */
+export function send(req: IncomingMessage, res: ServerResponse, { status, body, headers }: Answer): void {
+  if (res.headersSent || res.destroyed) return;
+  const text = typeof body === "string" ? body : JSON.stringify(body);
+  if (!req.complete) res.shouldKeepAlive = false;
+  res.writeHead(status, {
+    "content-type": "application/json; charset=utf-8",
+    "cache-control": "no-store",
+    "content-length": Buffer.byteLength(text),
+    ...headers,
+  });
+  if (req.complete) {
+    res.end(text);
+    return;
+  }
+  res.write(text);
+  linger(req, res);
+}
+
+/**
+ * Ends a response whose request is still coming in. The answer is out already; but to close a socket with unread bytes
+ * in it resets the connection, and many a client then loses the answer. So the rest is read and dropped for a
+ * moment (RFC 9112 §9.6).
+ */
+function linger(req: IncomingMessage, res: ServerResponse): void {
+  let bytes = 0;
+  const close = () => {
+    clearTimeout(timer);
+    res.end();
+  };
+  const timer = setTimeout(close, LINGER_MS);
+  req.once("end", close).once("close", close);
+  req.on("data", (chunk: Buffer) => {
+    bytes += chunk.length;
+    if (bytes > LINGER_BYTES) close();
+  });
+  req.resume();
+}

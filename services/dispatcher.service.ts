@@ -1,0 +1,98 @@
+import type { Context } from "moleculer";
+import { AnswerCache, createStore } from "../lib/answer-cache.ts";
+import { CANCEL_EVENT, type CancelEvent, Cancellations, type CancelMeta } from "../lib/cancellation.ts";
+import { listModels } from "../lib/catalog.ts";
+import { deadlineOf } from "../lib/deadline.ts";
+import { defineService } from "../lib/define.ts";
+import { Dispatcher } from "../lib/dispatch.ts";
+import { env } from "../lib/env.ts";
+import { ImagePipeline } from "../lib/image.ts";
+import { count, observe } from "../lib/metrics.ts";
+import { oneAnswer } from "../lib/predict.ts";
+import { Retry } from "../lib/retry.ts";
+import type {
+  ClassifyParams,
+  ClassifyResult,
+  ModelAnswer,
+  PredictParams,
+  PredictResult,
+} from "../lib/types.ts";
+
+interface Vars {
+  dispatcher: Dispatcher;
+  cancellations: Cancellations;
+  cache: AnswerCache | undefined;
+  retry: Retry;
+  predict(ctx: Context, action: string, params: PredictParams): Promise<ModelAnswer>;
+}
+
+/** Takes encoded images, prepares each once, asks every model at the same time and gathers what they say. */
+export default defineService<Vars>()({
+  name: "dispatcher",
+
+  settings: {
+    maxBytes: env.MAX_IMAGE_BYTES,
+    maxPixels: env.MAX_IMAGE_PIXELS,
+    concurrency: env.DECODE_CONCURRENCY,
+    cache: { ttlMs: env.CACHE_TTL_MS, maxEntries: env.CACHE_MAX_ENTRIES },
+  },
+
+  created() {
+    const { cache, concurrency, ...limits } = this.settings;
+    this.cancellations = new Cancellations();
+    this.retry = new Retry();
+    this.cache =
+      cache.ttlMs > 0
+        ? new AnswerCache(
+            createStore({ ...cache, url: env.REDIS_URL, namespace: env.NAMESPACE, logger: this.logger }),
+            (result) => count(this.broker, "cache.requests.total", { result }),
+          )
+        : undefined;
+    this.dispatcher = new Dispatcher({
+      pipeline: new ImagePipeline({ ...limits, ...(concurrency > 0 ? { concurrency } : {}) }),
+      models: () => listModels(this.broker),
+      ...(this.cache ? { cache: this.cache } : {}),
+      onDecode: (seconds) => observe(this.broker, "dispatcher.decode.seconds", seconds),
+    });
+  },
+
+  events: {
+    [CANCEL_EVENT](ctx: Context<CancelEvent>) {
+      this.cancellations.abort(ctx.params.cancelId);
+    },
+  },
+
+  async stopped() {
+    await this.cache?.close();
+  },
+
+  actions: {
+    classify: {
+      params: {
+        images: { type: "array", min: 1 },
+        models: { type: "array", items: "string", min: 1, optional: true },
+        noStore: { type: "boolean", optional: true },
+      },
+      handler(ctx: Context<ClassifyParams, CancelMeta>): Promise<ClassifyResult> {
+        const deadline = deadlineOf(ctx);
+        return this.cancellations.track(ctx.meta.cancelId, (signal) =>
+          this.dispatcher.classify({
+            ...ctx.params,
+            ...(deadline === undefined ? {} : { deadline }),
+            ...(signal ? { signal } : {}),
+            predict: (model, params) => this.predict(ctx, `${model}.predict`, params),
+          }),
+        );
+      },
+    },
+  },
+
+  methods: {
+    predict(ctx: Context, action: string, params: PredictParams): Promise<ModelAnswer> {
+      return this.retry.run(
+        async () => oneAnswer(await ctx.call<PredictResult, PredictParams>(action, params)),
+        () => count(this.broker, "retry.attempts.total", { action }),
+      );
+    },
+  },
+});

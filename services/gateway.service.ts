@@ -1,0 +1,78 @@
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { resolve } from "node:path";
+import ApiService from "moleculer-web";
+import { defineService } from "../lib/define.ts";
+import { env } from "../lib/env.ts";
+import { ServingError } from "../lib/errors.ts";
+import { aliases, Gateway, openRequest } from "../lib/http/gateway.ts";
+import { Listener } from "../lib/http/listener.ts";
+import type { GatewayOptions } from "../lib/http/options.ts";
+
+interface Vars {
+  server: Listener["server"];
+  listener: Listener;
+  gateway: Gateway;
+  /** moleculer-web's entrance. */
+  httpHandler(req: IncomingMessage, res: ServerResponse): void;
+}
+
+/** The only HTTP listener: bounds what comes in, sets its deadline, passes it on, and serves the page. */
+export default defineService<Vars>()({
+  name: "gateway",
+  mixins: [ApiService],
+
+  settings: {
+    // Settings are published to the cluster; functions and folders are nobody's business there.
+    $secureSettings: ["routes", "assets", "rootCallOptions"],
+    port: env.PORT,
+    ip: env.HOST,
+    logRequest: null,
+    logRequestParams: null,
+    logResponse: null,
+    logRouteRegistration: "debug",
+    rootCallOptions: openRequest,
+    routes: [{ path: "/", bodyParsers: false, mergeParams: false, mappingPolicy: "restrict", aliases }],
+    assets: {
+      folder: resolve(import.meta.dirname, "../public"),
+      // The files carry no hash in their names: browsers ask each time, and are told 304.
+      options: {
+        cacheControl: false,
+        setHeaders: (res: ServerResponse) => res.setHeader("cache-control", "no-cache"),
+      },
+    },
+    http: {
+      maxImageBytes: env.MAX_IMAGE_BYTES,
+      maxImages: env.MAX_IMAGES,
+      maxModels: 32,
+      defaultTimeoutMs: env.REQUEST_TIMEOUT_MS,
+      maxTimeoutMs: env.MAX_REQUEST_TIMEOUT_MS,
+      bodyTimeoutMs: env.BODY_TIMEOUT_MS,
+      maxInFlight: env.MAX_IN_FLIGHT,
+      maxBufferedBytes: env.MAX_BUFFERED_BYTES,
+      maxHeaderBytes: 16_384,
+      keepAliveTimeoutMs: 65_000,
+      maxConnections: 4096,
+    } satisfies GatewayOptions,
+  },
+
+  created() {
+    this.gateway = new Gateway(this.broker, this.logger, this.settings.http);
+  },
+
+  async stopped() {
+    await this.listener.drain();
+  },
+
+  methods: {
+    createServer() {
+      this.listener = new Listener(this.settings.http, this.httpHandler);
+      this.server = this.listener.server;
+    },
+    errorHandler(req: IncomingMessage, res: ServerResponse, error: unknown) {
+      this.gateway.fail(req, res, error);
+    },
+    send404(req: IncomingMessage, res: ServerResponse) {
+      this.gateway.fail(req, res, new ServingError("NOT_FOUND", "There is nothing at this address"));
+    },
+  },
+});

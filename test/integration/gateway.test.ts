@@ -1,0 +1,614 @@
+import { once } from "node:events";
+import { Agent } from "node:http";
+import type { AddressInfo } from "node:net";
+import { type Context, Loggers, ServiceBroker } from "moleculer";
+import { ServingError } from "../../lib/errors.ts";
+import type { GatewayOptions } from "../../lib/http/options.ts";
+import { registerMetrics } from "../../lib/metrics.ts";
+import type { ClassifyParams, ImageAnswer, ModelAnswer } from "../../lib/types.ts";
+import gateway from "../../services/gateway.service.ts";
+import { dial, form, http, readAll } from "../helpers/http.ts";
+
+type Classify = (ctx: Context<ClassifyParams, { traceparent?: string }>) => Promise<readonly ImageAnswer[]>;
+
+const MODEL = { name: "pets", version: 2 };
+const YES = {
+  answer: true,
+  label: "cat",
+  probability: 0.9,
+  labels: [],
+  model: MODEL,
+  node: "n",
+  batchSize: 1,
+  dispatchReason: "idle",
+  timing: { queueMs: 1, computeMs: 2 },
+} as const;
+
+/** What a dispatcher says of an image: its size stands for its content. */
+function answerTo(bytes: Uint8Array, results: Record<string, ModelAnswer>): ImageAnswer {
+  const image = { width: 1, height: 1, format: "png", bytes: bytes.length, sha256: "00" } as const;
+  return { image, results, timing: { decodeMs: 3 } };
+}
+
+const allYes: Classify = async (ctx) => ctx.params.images.map((bytes) => answerTo(bytes, { cat: YES }));
+
+class LinesLogger extends Loggers.Base<{ level?: "info" }> {
+  readonly lines: string[] = [];
+  override getLogHandler() {
+    return (level: string, args: unknown[]) => void this.lines.push(`${level} ${args.map(String).join(" ")}`);
+  }
+}
+
+interface Setup {
+  readonly http?: Partial<GatewayOptions>;
+  readonly classify?: Classify;
+}
+
+const brokers: ServiceBroker[] = [];
+
+/** The gateway over real HTTP in front of a dispatcher that is no more than `classify`. */
+async function start({ http: options = {}, classify = allYes }: Setup = {}) {
+  const logger = new LinesLogger();
+  const broker = new ServiceBroker({ logger: logger as never, metrics: true });
+  const cancelled: string[] = [];
+  registerMetrics(broker);
+  broker.createService({
+    name: "gateway",
+    mixins: [gateway],
+    settings: { port: 0, ip: "127.0.0.1", http: options },
+  });
+  broker.createService({
+    name: "dispatcher",
+    actions: {
+      classify: async (ctx: Context<ClassifyParams, object>) => ({ items: await classify(ctx) }),
+    },
+    events: {
+      "inference.cancel": (ctx: Context<{ cancelId: string }>) => void cancelled.push(ctx.params.cancelId),
+    },
+  });
+  broker.createService({
+    name: "cat",
+    metadata: {
+      kind: "model",
+      question: "Is it a cat?",
+      model: MODEL,
+      input: { type: "image", width: 2, height: 2 },
+      labels: ["cat"],
+      batching: { maxBatchSize: 8, maxQueueSize: 9, maxQueueDelayMs: 0 },
+    },
+  });
+  brokers.push(broker);
+  await broker.start();
+  const { server } = broker.getLocalService("gateway") as unknown as { server: { address(): AddressInfo } };
+  const started = logger.lines.length;
+  return {
+    broker,
+    url: `http://127.0.0.1:${server.address().port}`,
+    cancelled,
+    /** What was logged since the start. */
+    logged: () => logger.lines.slice(started).filter((line) => /^(warn|error|fatal|info) /.test(line)),
+  };
+}
+
+afterEach(async () => {
+  await Promise.all(brokers.splice(0).map((broker) => broker.stop()));
+});
+
+const IMAGE = { headers: { "content-type": "image/png" }, body: "pixels" };
+
+/** A promise and the function that resolves it. */
+function gate() {
+  return Promise.withResolvers<void>();
+}
+
+describe("classification", () => {
+  test("of one image is a flat answer that says where its time went", async () => {
+    const { url } = await start();
+    const reply = await http(`${url}/api/classify`, form([{ bytes: "pixels" }]));
+    expect(reply.status).toBe(200);
+    expect(reply.json()).toEqual({
+      requestId: reply.headers["x-request-id"],
+      image: { width: 1, height: 1, format: "png", bytes: 6, sha256: "00" },
+      results: { cat: YES },
+      timing: { decodeMs: 3, totalMs: expect.any(Number) },
+    });
+    expect(reply.headers).toMatchObject({
+      "content-type": "application/json; charset=utf-8",
+      "cache-control": "no-store",
+      "server-timing": expect.stringMatching(
+        /^parse;dur=[\d.]+, decode;dur=3, queue;dur=1, compute;dur=2, total;dur=[\d.]+$/,
+      ),
+    });
+  });
+
+  test("of a raw body is the same", async () => {
+    const { url } = await start();
+    const reply = await http(`${url}/api/models/cat/classify`, IMAGE);
+    expect(reply.json()).toMatchObject({ image: { bytes: 6 }, results: { cat: { answer: true } } });
+  });
+
+  test("of several images keeps their order, whichever is answered first", async () => {
+    const second = gate();
+    const { url } = await start({
+      classify: async (ctx) => {
+        if (ctx.params.images[0]?.length === 1) await second.promise;
+        else second.resolve();
+        return allYes(ctx);
+      },
+    });
+    const reply = await http(`${url}/api/classify`, form([{ bytes: "1" }, { bytes: "22" }]));
+    expect(reply.json().items.map((item: { image: { bytes: number } }) => item.image.bytes)).toEqual([1, 2]);
+    expect(reply.json()).toMatchObject({
+      requestId: expect.any(String),
+      timing: { totalMs: expect.any(Number) },
+    });
+  });
+
+  test("hands on models, cache wish, request id, trace and the time left", async () => {
+    const seen: unknown[] = [];
+    const { url } = await start({
+      classify: async (ctx) => {
+        const { models, noStore } = ctx.params;
+        seen.push({
+          models,
+          noStore,
+          id: ctx.requestID,
+          trace: ctx.meta.traceparent,
+          timeout: ctx.options.timeout,
+        });
+        return allYes(ctx);
+      },
+    });
+    const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    await http(`${url}/api/classify?models=dog,cat&models=dog`, {
+      ...IMAGE,
+      headers: {
+        ...IMAGE.headers,
+        "x-request-id": "order-7",
+        "cache-control": "no-store",
+        "x-request-timeout-ms": "5000",
+        traceparent,
+      },
+    });
+    await http(`${url}/api/models/cat/classify`, IMAGE);
+    await http(`${url}/api/classify`, IMAGE);
+    expect(seen).toEqual([
+      {
+        models: ["dog", "cat"],
+        noStore: true,
+        id: "order-7",
+        trace: traceparent,
+        timeout: expect.any(Number),
+      },
+      { models: ["cat"], id: expect.any(String), timeout: expect.any(Number) },
+      { id: expect.any(String), timeout: expect.any(Number) },
+    ]);
+    const [first, second] = seen as { timeout: number }[];
+    expect(first?.timeout).toBeLessThanOrEqual(5000);
+    expect(second?.timeout).toBeGreaterThan(5000);
+  });
+
+  test("is a success when one of the models fails", async () => {
+    const error = { code: "QUEUE_FULL", message: "full", retryable: true } as const;
+    const { url } = await start({
+      classify: async ({ params }) =>
+        params.images.map((bytes) => answerTo(bytes, { cat: YES, dog: { error } })),
+    });
+    const reply = await http(`${url}/api/classify`, IMAGE);
+    expect([reply.status, reply.json().results.dog]).toEqual([200, { error }]);
+  });
+
+  test("fails as the models did when all of them do, and says when to come back", async () => {
+    const error = { code: "QUEUE_FULL", message: "full", retryable: true } as const;
+    const { url } = await start({
+      classify: async ({ params }) => params.images.map((bytes) => answerTo(bytes, { cat: { error } })),
+    });
+    const reply = await http(`${url}/api/classify`, IMAGE);
+    expect([reply.status, reply.headers["retry-after"]]).toEqual([503, "1"]);
+    expect(reply.json()).toEqual({ error: { ...error, requestId: reply.headers["x-request-id"] } });
+  });
+
+  test("of an image whose call fails leaves the other images their answers", async () => {
+    const { url } = await start({
+      classify: async (ctx) => {
+        if (ctx.params.images[0]?.length === 1) throw new ServingError("INVALID_IMAGE", "no image");
+        return allYes(ctx);
+      },
+    });
+    const reply = await http(`${url}/api/classify`, form([{ bytes: "1" }, { bytes: "22" }]));
+    expect(reply.status).toBe(200);
+    expect(reply.json().items).toEqual([
+      { error: { code: "INVALID_IMAGE", message: "no image", retryable: false } },
+      expect.objectContaining({ results: { cat: YES } }),
+    ]);
+  });
+
+  test("tries another dispatcher when one goes away under it", async () => {
+    let calls = 0;
+    const { url } = await start({
+      classify: async (ctx) => {
+        calls += 1;
+        if (calls === 1) throw new ServingError("DRAINING", "bye");
+        return allYes(ctx);
+      },
+    });
+    expect((await http(`${url}/api/classify`, IMAGE)).status).toBe(200);
+    expect(calls).toBe(2);
+  });
+
+  test("that fails by our fault tells the client nothing and the log everything, once", async () => {
+    const { url, logged } = await start({
+      classify: async () => {
+        throw new Error("secret path");
+      },
+    });
+    const reply = await http(`${url}/api/classify`, IMAGE);
+    expect(reply.status).toBe(500);
+    expect(reply.json().error).toMatchObject({ code: "INTERNAL", requestId: reply.headers["x-request-id"] });
+    expect(reply.text).not.toContain("secret");
+    expect(logged()).toEqual([expect.stringContaining("secret path")]);
+  });
+
+  test("without a dispatcher is unavailable", async () => {
+    const { url, broker } = await start();
+    await broker.destroyService("dispatcher");
+    const reply = await http(`${url}/api/classify`, IMAGE);
+    expect([reply.status, reply.json().error.code]).toEqual([503, "MODEL_UNAVAILABLE"]);
+  });
+});
+
+describe("deadline", () => {
+  test("passes with 504 though nothing ever answers", async () => {
+    const { url } = await start({ classify: () => new Promise(() => {}) });
+    const headers = { ...IMAGE.headers, "x-request-timeout-ms": "1000" };
+    const reply = await http(`${url}/api/classify`, { ...IMAGE, headers });
+    expect([reply.status, reply.json().error.code]).toEqual([504, "DEADLINE_EXCEEDED"]);
+  });
+
+  test("of one image leaves the others their answers", async () => {
+    const { url } = await start({
+      classify: (ctx) => (ctx.params.images[0]?.length === 1 ? new Promise(() => {}) : allYes(ctx)),
+    });
+    const { headers, body } = form([{ bytes: "1" }, { bytes: "22" }]);
+    const reply = await http(`${url}/api/classify`, {
+      headers: { ...headers, "x-request-timeout-ms": "1500" },
+      body,
+    });
+    expect(reply.status).toBe(200);
+    expect(reply.json().items[0].error.code).toBe("DEADLINE_EXCEEDED");
+  });
+
+  test("that is no number is refused", async () => {
+    const { url } = await start();
+    const headers = { ...IMAGE.headers, "x-request-timeout-ms": "soon" };
+    expect((await http(`${url}/api/classify`, { ...IMAGE, headers })).status).toBe(400);
+  });
+});
+
+describe("a client that hangs up", () => {
+  test("cancels what it asked for, and not what another asked under the same request id", async () => {
+    const asked = gate();
+    const cancelIds: unknown[] = [];
+    const { url, cancelled, broker } = await start({
+      classify: (ctx) => {
+        cancelIds.push((ctx.meta as { cancelId?: string }).cancelId);
+        if (cancelIds.length === 2) asked.resolve();
+        return new Promise(() => {});
+      },
+    });
+    const heard = new Promise<void>((resolve) => {
+      broker.createService({ name: "witness", events: { "inference.cancel": () => resolve() } });
+    });
+    const client = new AbortController();
+    const headers = { ...IMAGE.headers, "x-request-id": "mine" };
+    const request = http(`${url}/api/classify`, { ...IMAGE, headers, signal: client.signal });
+    await eventually(async () => cancelIds.length === 1);
+    const other = http(`${url}/api/classify`, {
+      ...IMAGE,
+      headers: { ...headers, "x-request-timeout-ms": "2000" },
+    });
+    await asked.promise;
+    client.abort();
+    await expect(request).rejects.toThrow();
+    await heard;
+    expect(new Set(cancelIds).size).toBe(2);
+    expect(cancelled).toEqual([cancelIds[0]]);
+    expect((await other).status).toBe(504);
+  });
+
+  test("while it sends gives its place back and asks nobody", async () => {
+    let calls = 0;
+    const { url, cancelled, logged } = await start({
+      http: { maxInFlight: 1 },
+      classify: (ctx) => {
+        calls += 1;
+        return allYes(ctx);
+      },
+    });
+    const socket = await dial(url);
+    socket.write(
+      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 1000\r\n\r\nabc",
+    );
+    await eventually(async () => (await http(`${url}/api/classify`, IMAGE)).status === 503);
+    const before = calls;
+    socket.destroy();
+    await eventually(async () => (await http(`${url}/api/classify`, IMAGE)).status === 200);
+    expect([calls - before, cancelled, logged()]).toEqual([1, [], []]);
+  });
+});
+
+/** Asks again until it is so. */
+async function eventually(check: () => Promise<boolean>): Promise<void> {
+  while (!(await check())) await new Promise((resolve) => setTimeout(resolve, 10));
+}
+
+describe("models", () => {
+  test("are listed with what they can do", async () => {
+    const { url, broker } = await start();
+    const cat = {
+      name: "cat",
+      question: "Is it a cat?",
+      model: MODEL,
+      input: { type: "image", width: 2, height: 2 },
+      labels: ["cat"],
+      batching: { maxBatchSize: 8, maxQueueSize: 9, maxQueueDelayMs: 0 },
+      state: "ready",
+      replicas: [broker.nodeID],
+    };
+    expect((await http(`${url}/api/models`)).json()).toEqual({
+      requestId: expect.any(String),
+      models: [cat],
+      limits: { maxImageBytes: expect.any(Number), maxImages: expect.any(Number) },
+    });
+    expect((await http(`${url}/api/models/cat`)).json()).toEqual({ requestId: expect.any(String), ...cat });
+  });
+
+  test.each(["dog", "..%2F", "$node", "cat%00"])("%s is unknown", async (name) => {
+    const { url } = await start();
+    const reply = await http(`${url}/api/models/${name}`);
+    expect([reply.status, reply.json().error.code]).toEqual([404, "MODEL_NOT_FOUND"]);
+  });
+});
+
+describe("addresses", () => {
+  test("know their methods", async () => {
+    const { url } = await start();
+    const refused = await http(`${url}/api/classify`, { method: "PUT", body: "x" });
+    expect([refused.status, refused.headers.allow, refused.json().error.code]).toEqual([
+      405,
+      "POST",
+      "METHOD_NOT_ALLOWED",
+    ]);
+    expect((await http(`${url}/api/models`, { method: "DELETE" })).headers.allow).toBe("GET, HEAD");
+  });
+
+  test("answer HEAD as GET, without a body", async () => {
+    const { url } = await start();
+    const reply = await http(`${url}/api/models/cat`, { method: "HEAD" });
+    expect([reply.status, reply.text]).toEqual([200, ""]);
+    expect(Number(reply.headers["content-length"])).toBeGreaterThan(0);
+  });
+
+  test.each([
+    "/api",
+    "/api/nothing",
+    "/nothing.js",
+    "/api/classify/more",
+    "/../package.json",
+    "/~node/list",
+    "/gateway/rest",
+  ])("%s does not exist", async (path) => {
+    const { url } = await start();
+    const reply = await http(`${url}${path}`);
+    expect([reply.status, reply.json().error.code]).toEqual([404, "NOT_FOUND"]);
+    expect(reply.json().error.requestId).toBe(reply.headers["x-request-id"]);
+  });
+
+  test("that are no text are malformed", async () => {
+    const { url, logged } = await start();
+    const reply = await http(`${url}/api/models/%E0%A4%A`);
+    expect([reply.status, reply.json().error.code]).toEqual([400, "BAD_REQUEST"]);
+    expect(logged()).toEqual([]);
+  });
+
+  test("for health and metrics answer", async () => {
+    const { url } = await start();
+    const live = await http(`${url}/health/live`);
+    expect([live.status, live.json().requestId]).toEqual([200, live.headers["x-request-id"]]);
+    // This broker has no health middleware that would find it ready.
+    expect((await http(`${url}/health/ready`)).status).toBe(503);
+    const metrics = await http(`${url}/metrics`);
+    expect([metrics.status, metrics.headers["content-type"]]).toEqual([
+      200,
+      "text/plain; version=0.0.4; charset=utf-8",
+    ]);
+  });
+
+  test("of the page answer with its files, asked for again each time but sent once", async () => {
+    const { url } = await start();
+    const page = await http(`${url}/`);
+    expect([page.status, page.headers["content-type"]]).toEqual([200, "text/html; charset=utf-8"]);
+    expect(page.headers).toMatchObject({
+      "cache-control": "no-cache",
+      "content-security-policy": "default-src 'self'; img-src 'self' blob:",
+      "x-content-type-options": "nosniff",
+      "referrer-policy": "no-referrer",
+    });
+    const again = await http(`${url}/`, { headers: { "if-none-match": page.headers.etag ?? "" } });
+    expect(again.status).toBe(304);
+  });
+});
+
+describe("request ids", () => {
+  test("of the client are kept if they are sane", async () => {
+    const { url } = await start();
+    const reply = await http(`${url}/api/models`, { headers: { "x-request-id": "order-7" } });
+    expect([reply.json().requestId, reply.headers["x-request-id"]]).toEqual(["order-7", "order-7"]);
+    const replaced = await http(`${url}/api/models`, { headers: { "x-request-id": "a b" } });
+    expect(replaced.headers["x-request-id"]).toMatch(/^[0-9a-f-]{36}$/);
+  });
+});
+
+describe("at the door", () => {
+  test("one request too many is refused at once and its body not read", async () => {
+    const asked = gate();
+    const free = gate();
+    const { url } = await start({
+      http: { maxInFlight: 1 },
+      classify: async (ctx) => {
+        asked.resolve();
+        await free.promise;
+        return allYes(ctx);
+      },
+    });
+    const first = http(`${url}/api/classify`, IMAGE);
+    await asked.promise;
+    // The rest of this body never comes: an answer before it proves that nobody waits for it.
+    const socket = await dial(url);
+    socket.write(
+      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 1000\r\n\r\n",
+    );
+    const refused = await readAll(socket);
+    expect(refused).toMatch(/^HTTP\/1\.1 503 /);
+    expect(refused).toMatch(/retry-after: 1\r\n/i);
+    expect(refused).toMatch(/connection: close\r\n/i);
+    expect(refused).toContain('"QUEUE_FULL"');
+    free.resolve();
+    expect((await first).status).toBe(200);
+    expect((await http(`${url}/api/classify`, IMAGE)).status).toBe(200);
+  });
+
+  test("bodies over all requests have bounded bytes", async () => {
+    const { url } = await start({ http: { maxBufferedBytes: 10 } });
+    const refused = await http(`${url}/api/classify`, { ...IMAGE, body: "x".repeat(11) });
+    expect([refused.status, refused.json().error.code]).toEqual([503, "QUEUE_FULL"]);
+    for (const _ of [1, 2, 3]) expect((await http(`${url}/api/classify`, IMAGE)).status).toBe(200);
+  });
+
+  test("a body whose size shows only as it comes is bounded too", async () => {
+    const { url } = await start({ http: { maxBufferedBytes: 1000, maxImageBytes: 10_000 } });
+    const socket = await dial(url);
+    socket.write(
+      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ntransfer-encoding: chunked\r\n\r\n",
+    );
+    socket.write(`7d0\r\n${"x".repeat(2000)}\r\n`);
+    expect(await readAll(socket)).toMatch(/^HTTP\/1\.1 503 /);
+    expect((await http(`${url}/api/classify`, IMAGE)).status).toBe(200);
+  });
+
+  test("an answer before the end of a large body reaches the client", async () => {
+    const { url } = await start();
+    const reply = await http(`${url}/api/classify`, {
+      headers: { "content-type": "image/png" },
+      body: new Uint8Array(12 * 1024 * 1024),
+    });
+    expect([reply.status, reply.headers.connection]).toEqual([413, "close"]);
+  });
+
+  test("an answer before the end of a body reaches even a client that reads only when it has sent all", async () => {
+    const { url } = await start({ http: { maxImageBytes: 1000 } });
+    const socket = (await dial(url)).pause();
+    const size = 12 * 1024 * 1024;
+    socket.write(
+      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ntransfer-encoding: chunked\r\n\r\n" +
+        `${size.toString(16)}\r\n`,
+    );
+    await new Promise<void>((sent, failed) => {
+      socket.write(new Uint8Array(size), (error) => (error ? failed(error) : sent()));
+    });
+    expect(await readAll(socket)).toMatch(/^HTTP\/1\.1 413 /);
+  });
+
+  test("a client that asks first is told to send, or told why not", async () => {
+    const { url } = await start();
+    const ask = async (length: number, body: string) => {
+      const socket = await dial(url);
+      socket.write(
+        `POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: ${length}\r\n` +
+          "expect: 100-continue\r\nconnection: close\r\n\r\n",
+      );
+      const [first] = (await once(socket, "data")) as [Buffer];
+      socket.write(body);
+      return first.toString() + (await readAll(socket));
+    };
+    expect(await ask(3, "abc")).toMatch(/^HTTP\/1\.1 100 Continue\r\n\r\nHTTP\/1\.1 200 OK/);
+    expect(await ask(11 * 1024 * 1024, "")).toMatch(/^HTTP\/1\.1 413 /);
+  });
+
+  test("a body that trickles is given up", async () => {
+    const { url, logged } = await start({ http: { bodyTimeoutMs: 200 } });
+    const socket = await dial(url);
+    socket.write(
+      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 1000\r\n\r\n",
+    );
+    const trickle = setInterval(() => socket.write("x"), 20);
+    const answer = await readAll(socket).finally(() => clearInterval(trickle));
+    expect(answer).toMatch(/^HTTP\/1\.1 408 /);
+    expect(answer).toContain('"SLOW_REQUEST"');
+    expect(logged()).toEqual([]);
+  });
+
+  test("a head that trickles is given up", async () => {
+    const { url } = await start({ http: { bodyTimeoutMs: 200 } });
+    const socket = await dial(url);
+    socket.write("GET /api/models HTTP/1.1\r\nhost:");
+    const answer = await readAll(socket);
+    expect(answer).toMatch(/^HTTP\/1\.1 408 /);
+    expect(answer).toContain('"SLOW_REQUEST"');
+  });
+
+  test.each([
+    ["a head of 64 KB", `GET /api/models HTTP/1.1\r\nhost: x\r\nx-big: ${"x".repeat(65_536)}\r\n\r\n`, 431],
+    ["what is not HTTP", "hello\r\n\r\n", 400],
+    ["a length that is none", "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", 400],
+    [
+      "a broken chunk",
+      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+      400,
+    ],
+  ])("%s is answered in the shape of an error", async (_, bytes, status) => {
+    const { url, logged } = await start();
+    const socket = await dial(url);
+    socket.write(bytes);
+    const answer = await readAll(socket);
+    expect(answer).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `));
+    expect(JSON.parse(answer.split("\r\n\r\n")[1] ?? "")).toEqual({
+      error: {
+        code: expect.any(String),
+        message: expect.any(String),
+        retryable: false,
+        requestId: expect.any(String),
+      },
+    });
+    expect(logged()).toEqual([]);
+    expect((await http(`${url}/api/classify`, IMAGE)).status).toBe(200);
+  });
+});
+
+describe("a stop", () => {
+  test("finishes what is in flight, closes what is idle and takes nothing new", async () => {
+    const asked = gate();
+    const free = gate();
+    const { url, broker } = await start({
+      classify: async (ctx) => {
+        asked.resolve();
+        await free.promise;
+        return allYes(ctx);
+      },
+    });
+    const agent = new Agent({ keepAlive: true });
+    const neverUsed = await dial(url);
+    await http(`${url}/api/models`, { agent });
+    const idle = Object.values(agent.freeSockets)[0]?.[0];
+    const inFlight = http(`${url}/api/classify`, { ...IMAGE, agent: new Agent({ keepAlive: true }) });
+    await asked.promise;
+    brokers.splice(brokers.indexOf(broker), 1);
+    const stopped = broker.stop();
+    await Promise.all([once(neverUsed, "close"), idle && once(idle, "close")]);
+    await expect(http(`${url}/api/models`)).rejects.toMatchObject({ code: "ECONNREFUSED" });
+    free.resolve();
+    const reply = await inFlight;
+    expect([reply.status, reply.headers.connection]).toEqual([200, "close"]);
+    await stopped;
+  });
+});

@@ -1,0 +1,186 @@
+import { Readable } from "node:stream";
+import { type BodyKind, bodyKind, readImages } from "../../../../lib/http/body.ts";
+import { form, type Part } from "../../../helpers/http.ts";
+
+const limits = { maxImageBytes: 100, maxImages: 3, timeoutMs: 60_000 };
+const MULTIPART = { "content-type": "multipart/form-data; boundary=a-boundary" };
+
+/** A body that arrives in these chunks. */
+function arriving(chunks: readonly (Uint8Array | string)[], headers: Record<string, string>) {
+  const stream = Readable.from(
+    chunks.map((chunk) => Buffer.from(chunk)),
+    { objectMode: false },
+  );
+  return Object.assign(stream, { headers });
+}
+
+async function read(
+  kind: BodyKind,
+  chunks: readonly (Uint8Array | string)[],
+  headers: Record<string, string> = {},
+) {
+  const images = await readImages(arriving(chunks, headers), kind, limits, () => {});
+  return images.map((image) => Buffer.from(image).toString());
+}
+
+function readForm(parts: readonly Part[]) {
+  const { body, headers } = form(parts);
+  return read("form", [body], headers);
+}
+
+function refused(code: string) {
+  return expect.objectContaining({ type: code });
+}
+
+function kindOf(headers: Record<string, string>): unknown {
+  try {
+    return bodyKind(headers, limits);
+  } catch (error) {
+    return (error as { type?: unknown }).type;
+  }
+}
+
+describe("bodyKind", () => {
+  test.each<[string, Record<string, string>]>([
+    ["form", { ...MULTIPART, "content-length": "10" }],
+    ["form", { "content-type": 'Multipart/Form-Data; charset=x; boundary="a b"', "content-length": "10" }],
+    ["image", { "content-type": "image/jpeg", "transfer-encoding": "chunked" }],
+    ["image", { "content-type": "IMAGE/PNG; q=1", "content-length": "100" }],
+    ["BAD_REQUEST", { "content-type": "image/jpeg" }],
+    ["BAD_REQUEST", { "content-type": "image/jpeg", "content-length": "0" }],
+    ["BAD_REQUEST", {}],
+    ["BAD_REQUEST", { "content-type": "multipart/form-data", "content-length": "10" }],
+    ["BAD_REQUEST", { "content-type": "multipart/form-data; boundary=", "content-length": "10" }],
+    ["BAD_REQUEST", { "content-type": 'multipart/form-data; boundary=""', "content-length": "10" }],
+    [
+      "BAD_REQUEST",
+      { "content-type": `multipart/form-data; boundary=${"b".repeat(71)}`, "content-length": "10" },
+    ],
+    ["UNSUPPORTED_MEDIA_TYPE", { "content-length": "10" }],
+    ["UNSUPPORTED_MEDIA_TYPE", { "content-type": "application/json", "content-length": "10" }],
+    ["UNSUPPORTED_MEDIA_TYPE", { "content-type": "image/svg+xml", "content-length": "10" }],
+    ["UNSUPPORTED_MEDIA_TYPE", { "content-type": "multipart/mixed; boundary=b", "content-length": "10" }],
+    [
+      "UNSUPPORTED_MEDIA_TYPE",
+      { "content-type": "image/png", "content-encoding": "gzip", "content-length": "10" },
+    ],
+    ["PAYLOAD_TOO_LARGE", { "content-type": "image/png", "content-length": "101" }],
+    ["PAYLOAD_TOO_LARGE", { ...MULTIPART, "content-length": "1000000" }],
+  ])("is %s for %j", (expected, headers) => {
+    expect(kindOf(headers)).toBe(expected);
+  });
+});
+
+describe("a raw body", () => {
+  test("is the image, however it is cut", async () => {
+    await expect(read("image", ["ab", "c", "def"])).resolves.toEqual(["abcdef"]);
+  });
+
+  test("may have as many bytes as an image and not one more", async () => {
+    await expect(read("image", ["x".repeat(60), "x".repeat(40)])).resolves.toEqual(["x".repeat(100)]);
+    await expect(read("image", ["x".repeat(60), "x".repeat(41)])).rejects.toEqual(
+      refused("PAYLOAD_TOO_LARGE"),
+    );
+  });
+
+  test("without bytes is refused", async () => {
+    await expect(read("image", [])).rejects.toEqual(refused("BAD_REQUEST"));
+  });
+});
+
+describe("a form", () => {
+  test("gives every part called image, in order, and nothing else", async () => {
+    const parts = [
+      { bytes: "one" },
+      { name: "other", bytes: "two" },
+      { name: "note", file: "", bytes: "three" },
+    ];
+    await expect(readForm([...parts, { bytes: "four" }])).resolves.toEqual(["one", "four"]);
+  });
+
+  test("is read the same when it arrives byte by byte", async () => {
+    const { body, headers } = form([{ bytes: "one" }, { bytes: "\r\n--a-boundar\r\n" }]);
+    const bytes = [...body].map((byte) => Uint8Array.of(byte));
+    await expect(read("form", bytes, headers)).resolves.toEqual(["one", "\r\n--a-boundar\r\n"]);
+  });
+
+  test("takes an image without a file name", async () => {
+    await expect(readForm([{ file: "", bytes: "one" }])).resolves.toEqual(["one"]);
+  });
+
+  test.each<[string, Part[]]>([
+    ["no part", []],
+    ["no part called image", [{ name: "photo", bytes: "one" }]],
+    ["an empty image", [{ bytes: "one" }, { bytes: "" }]],
+  ])("with %s is refused", async (_, parts) => {
+    await expect(readForm(parts)).rejects.toEqual(refused("BAD_REQUEST"));
+  });
+
+  test("may hold as many images as the limit, each as large as the limit", async () => {
+    const bytes = "x".repeat(100);
+    await expect(readForm([{ bytes }, { bytes }, { bytes }])).resolves.toHaveLength(3);
+    await expect(readForm([{ bytes }, { bytes: `${bytes}x` }])).rejects.toEqual(refused("PAYLOAD_TOO_LARGE"));
+    await expect(readForm([{ bytes }, { bytes }, { bytes }, { bytes }])).rejects.toEqual(
+      refused("PAYLOAD_TOO_LARGE"),
+    );
+  });
+
+  test("with too many fields is refused", async () => {
+    const fields = Array.from({ length: 20 }, () => ({
+      name: "note",
+      file: "",
+      type: "text/plain",
+      bytes: "x",
+    }));
+    await expect(readForm([{ bytes: "one" }, ...fields])).rejects.toEqual(refused("PAYLOAD_TOO_LARGE"));
+  });
+
+  test("that never says where a part begins is refused once it is longer than any form may be", async () => {
+    const endless = Array.from({ length: 100 }, () => "y".repeat(10_000));
+    await expect(read("form", endless, MULTIPART)).rejects.toEqual(refused("PAYLOAD_TOO_LARGE"));
+  });
+
+  test("that breaks off anywhere is refused, never answered and never waited for", async () => {
+    const { body, headers } = form([{ bytes: "one" }, { name: "note", file: "", bytes: "two" }]);
+    const end = body.length - "--\r\n".length;
+    for (let length = 1; length < end; length++) {
+      await expect(read("form", [body.subarray(0, length)], headers)).rejects.toEqual(refused("BAD_REQUEST"));
+    }
+  });
+
+  test("may end with anything after its last boundary", async () => {
+    const { body, headers } = form([{ bytes: "one" }]);
+    await expect(read("form", [body, "an epilogue"], headers)).resolves.toEqual(["one"]);
+  });
+});
+
+describe("reading", () => {
+  test("holds every chunk before it is kept, and stops where that is refused", async () => {
+    const held: number[] = [];
+    const full = new Error("full");
+    const hold = (bytes: number) => {
+      held.push(bytes);
+      if (held.length === 2) throw full;
+    };
+    const body = arriving(["ab", "cde", "f"], {});
+    await expect(readImages(body, "image", limits, hold)).rejects.toBe(full);
+    expect(held).toEqual([2, 3]);
+  });
+
+  test("ends as cancelled when the client goes away", async () => {
+    const body = Object.assign(new Readable({ read() {} }), { headers: {} });
+    const reading = readImages(body, "image", limits, () => {});
+    body.push("ab");
+    body.destroy();
+    await expect(reading).rejects.toEqual(refused("CANCELLED"));
+  });
+
+  test("ends as slow when the body does not arrive in time, and leaves the stream alone", async () => {
+    const body = Object.assign(new Readable({ read() {} }), { headers: {} });
+    await expect(readImages(body, "image", { ...limits, timeoutMs: 1 }, () => {})).rejects.toEqual(
+      refused("SLOW_REQUEST"),
+    );
+    expect(body.listenerCount("data")).toBe(0);
+    expect(body.destroyed).toBe(false);
+  });
+});
