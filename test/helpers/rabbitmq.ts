@@ -1,0 +1,232 @@
+import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { access, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { connect } from "amqplib";
+import { eventually } from "./eventually.ts";
+
+const run = promisify(execFile);
+const START_TIMEOUT_MS = 120_000;
+const STANDARD_URL = "amqp://guest:guest@127.0.0.1:5672";
+const DOCKER_IMAGE = "rabbitmq:4-alpine";
+/** Debian's start script insists on the service's own user; the one behind it does not. */
+const SERVERS = ["/usr/lib/rabbitmq/bin/rabbitmq-server", "/usr/sbin/rabbitmq-server"];
+
+/** A RabbitMQ of our own, that may be killed. */
+export interface Rabbit {
+  readonly url: string;
+  /** Runs `rabbitmqctl` on it. */
+  ctl(...args: string[]): Promise<string>;
+  /** Stops it in good order; `start` brings it back with its data. */
+  stop(): Promise<void>;
+  /** SIGKILL. */
+  kill(): Promise<void>;
+  /** Resolves when it accepts connections. */
+  start(): Promise<void>;
+  /** Stops and starts. */
+  restart(): Promise<void>;
+  /** Kills it and deletes its data. */
+  remove(): Promise<void>;
+}
+
+let shared: Rabbit | undefined;
+
+/**
+ * The URL of a usable RabbitMQ: `AMQP_URL`, else the one on this machine's standard port, else one started for the
+ * occasion and stopped by `releaseBroker`.
+ */
+export async function brokerUrl(): Promise<string> {
+  const { AMQP_URL } = process.env;
+  if (AMQP_URL) return AMQP_URL;
+  if (!shared && (await answers(STANDARD_URL))) return STANDARD_URL;
+  shared ??= await startRabbit();
+  return shared.url;
+}
+
+/** Stops what `brokerUrl` started, if it started anything. For `afterAll`. */
+export async function releaseBroker(): Promise<void> {
+  await shared?.remove();
+  shared = undefined;
+}
+
+/** Deletes every queue and exchange of a namespace. Their names start like Moleculer's prefix. */
+export async function deleteNamespace(namespace: string, url: string, actions: string[], nodes: string[]) {
+  const connection = await connect(url);
+  const prefix = `MOL-${namespace}.v1`;
+  const broadcast = ["DISCOVER", "INFO", "DISCONNECT", "HEARTBEAT", "PING"];
+  const channel = await connection.createChannel();
+  const word = (name: string) => name.replaceAll(".", "%2E");
+  for (const each of ["DEAD", "DEADLETTERS"]) await channel.deleteQueue(`${prefix}.${each}`);
+  for (const node of nodes) {
+    for (const each of ["REQ", "REQX", "RES", "EVENT", "PONG", ...broadcast]) {
+      await channel.deleteQueue(`${prefix}.${each}.${node}`);
+    }
+  }
+  for (const action of actions) {
+    for (const each of ["REQS", "REQQ"]) await channel.deleteQueue(`${prefix}.${each}.${word(action)}`);
+  }
+  for (const each of ["REQX", "REQS", "DEADX", ...broadcast]) {
+    await channel.deleteExchange(`${prefix}.${each}`);
+  }
+  await connection.close();
+}
+
+/** Always starts a RabbitMQ of our own: from the installed package, else by installing it, else with Docker. */
+export async function startRabbit(): Promise<Rabbit> {
+  const server = (await installedServer()) ?? (await installServer());
+  const rabbit = server ? await localRabbit(server) : await dockerRabbit();
+  await rabbit.start();
+  return rabbit;
+}
+
+async function installedServer(): Promise<string | undefined> {
+  for (const path of SERVERS) {
+    if (await exists(path)) return path;
+  }
+  return undefined;
+}
+
+/** On Debian as root. RUNLEVEL keeps the package from starting its own service. */
+async function installServer(): Promise<string | undefined> {
+  if (process.getuid?.() !== 0 || !(await exists("/usr/bin/apt-get"))) return undefined;
+  const env = { ...process.env, RUNLEVEL: "1", DEBIAN_FRONTEND: "noninteractive" };
+  await run("apt-get", ["update"], { env });
+  await run("apt-get", ["install", "--yes", "--no-install-recommends", "rabbitmq-server"], { env });
+  return installedServer();
+}
+
+async function localRabbit(server: string): Promise<Rabbit> {
+  const folder = await mkdtemp(join(tmpdir(), "rabbit-"));
+  const [port, distPort, epmdPort] = [await freePort(), await freePort(), await freePort()];
+  const file = (name: string) => join(folder, name);
+  await mkdir(file("log"));
+  await writeFile(file("rabbitmq.conf"), "loopback_users = none\nlog.console.level = error\n");
+  await writeFile(file("enabled_plugins"), "[].\n");
+  await writeFile(file("env.conf"), "");
+  const env = {
+    PATH: process.env["PATH"],
+    LANG: "C.UTF-8",
+    // The Erlang cookie lives here.
+    HOME: folder,
+    // A name server of its own, that ends with it.
+    ERL_EPMD_PORT: String(epmdPort),
+    ERL_EPMD_ADDRESS: "127.0.0.1",
+    RABBITMQ_NODENAME: `test-${randomBytes(4).toString("hex")}@localhost`,
+    RABBITMQ_NODE_IP_ADDRESS: "127.0.0.1",
+    RABBITMQ_NODE_PORT: String(port),
+    RABBITMQ_DIST_PORT: String(distPort),
+    RABBITMQ_MNESIA_BASE: file("data"),
+    RABBITMQ_LOG_BASE: file("log"),
+    RABBITMQ_CONFIG_FILE: file("rabbitmq"),
+    RABBITMQ_CONF_ENV_FILE: file("env.conf"),
+    RABBITMQ_ENABLED_PLUGINS_FILE: file("enabled_plugins"),
+    RABBITMQ_PID_FILE: file("pid"),
+  };
+  const url = `amqp://guest:guest@127.0.0.1:${port}`;
+  let process_: ChildProcess | undefined;
+
+  const end = async (signal: NodeJS.Signals) => {
+    const running = process_;
+    process_ = undefined;
+    if (!running?.pid || running.exitCode !== null || running.signalCode !== null) return;
+    const exited = once(running, "exit");
+    // The start script and Erlang are a group of their own.
+    process.kill(-running.pid, signal);
+    await exited;
+    await eventually(async () => !(await answers(url)), START_TIMEOUT_MS);
+  };
+
+  const rabbit: Rabbit = {
+    url,
+    async ctl(...args) {
+      const { stdout } = await run(join(server, "../rabbitmqctl"), args, { env });
+      return stdout;
+    },
+    async start() {
+      process_ = spawn(server, [], { env, detached: true, stdio: "ignore" });
+      await eventually(() => answers(url), START_TIMEOUT_MS);
+    },
+    stop: () => end("SIGTERM"),
+    kill: () => end("SIGKILL"),
+    async restart() {
+      await rabbit.stop();
+      await rabbit.start();
+    },
+    async remove() {
+      process.off("exit", killAtExit);
+      await end("SIGKILL");
+      await run("epmd", ["-kill"], { env }).catch(() => {});
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+  const killAtExit = () => {
+    if (process_?.pid) process.kill(-process_.pid, "SIGKILL");
+    try {
+      execFileSync("epmd", ["-kill"], { env, stdio: "ignore" });
+    } catch {
+      // Gone already.
+    }
+  };
+  process.on("exit", killAtExit);
+  return rabbit;
+}
+
+async function dockerRabbit(): Promise<Rabbit> {
+  const port = await freePort();
+  const url = `amqp://guest:guest@127.0.0.1:${port}`;
+  const docker = async (...args: string[]) => (await run("docker", args)).stdout.trim();
+  const id = await docker("create", "--publish", `127.0.0.1:${port}:5672`, DOCKER_IMAGE);
+  const rabbit: Rabbit = {
+    url,
+    ctl: (...args) => docker("exec", id, "rabbitmqctl", ...args),
+    async start() {
+      await docker("start", id);
+      await eventually(() => answers(url), START_TIMEOUT_MS);
+    },
+    async stop() {
+      await docker("stop", id);
+    },
+    async kill() {
+      await docker("kill", id);
+    },
+    async restart() {
+      await rabbit.stop();
+      await rabbit.start();
+    },
+    async remove() {
+      await docker("rm", "--force", "--volumes", id);
+    },
+  };
+  return rabbit;
+}
+
+/** Whether an AMQP handshake succeeds: an open port is not yet a running RabbitMQ. */
+async function answers(url: string): Promise<boolean> {
+  try {
+    const connection = await connect(url, { timeout: 2000 });
+    await connection.close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  return address && typeof address === "object" ? address.port : 0;
+}
+
+async function exists(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
+}

@@ -1,0 +1,73 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { eventually } from "../helpers/eventually.ts";
+import { type Rabbit, startRabbit } from "../helpers/rabbitmq.ts";
+import { Cluster, knows, work } from "../helpers/transporter.ts";
+
+let rabbit: Rabbit;
+let cluster: Cluster;
+
+beforeAll(async () => {
+  rabbit = await startRabbit();
+}, 300_000);
+
+afterAll(() => rabbit.remove());
+
+beforeEach(() => {
+  cluster = new Cluster(rabbit.url);
+});
+
+afterEach(() => cluster.stop());
+
+test("a restart of RabbitMQ under load fails no request", async () => {
+  const [caller, a, b] = await Promise.all([
+    cluster.start("caller", { works: false }),
+    cluster.start("node.a"),
+    cluster.start("node.b"),
+  ]);
+  await knows(caller, "node.a", "node.b");
+  const calls: Promise<unknown>[] = [];
+  let turn = 0;
+  const load = setInterval(() => {
+    const to = turn++ % 2 ? "node.a" : "node.b";
+    calls.push(work(caller, { name: "r", to, ms: 50 }, 60_000));
+  }, 20);
+
+  await delay(500);
+  await rabbit.restart();
+  await eventually(() => [caller, a, b].every(({ transporter }) => transporter.alive));
+  await delay(500);
+  clearInterval(load);
+
+  await expect(Promise.all(calls)).resolves.toHaveLength(calls.length);
+  expect((await work(caller, { name: "after", to: "node.a" })).node).toBe("node.a");
+  expect((await work(caller, { name: "after", to: "node.b" })).node).toBe("node.b");
+}, 180_000);
+
+test("all connections closed by an operator fail no request", async () => {
+  const [caller, a] = await Promise.all([
+    cluster.start("caller", { works: false }),
+    cluster.start("node.a"),
+    cluster.start("node.b"),
+  ]);
+  await knows(caller, "node.a", "node.b");
+  const calls = Array.from({ length: 10 }, () => work(caller, { name: "r", to: "node.a", ms: 3000 }, 15_000));
+  await eventually(() => a.began.length === 10);
+  expect(await rabbit.ctl("list_connections", "client_properties")).toContain("node.a");
+  await rabbit.ctl("close_all_connections", "--vhost", "/", "maintenance");
+
+  await expect(Promise.all(calls)).resolves.toHaveLength(10);
+  expect(caller.log.join()).toContain("maintenance");
+}, 120_000);
+
+test("while RabbitMQ blocks the connection, requests wait, and then are answered", async () => {
+  const [caller] = await Promise.all([cluster.start("caller", { works: false }), cluster.start("node.a")]);
+  await knows(caller, "node.a");
+  await rabbit.ctl("set_vm_memory_high_watermark", "0");
+  // RabbitMQ blocks a connection at its first attempt to publish.
+  const calls = Array.from({ length: 10 }, (_, i) => work(caller, { name: `r-${i}` }, 30_000));
+  await eventually(() => caller.log.some((line) => line.includes("blocks this connection")));
+  calls.push(work(caller, { name: "later" }, 30_000));
+  await rabbit.ctl("set_vm_memory_high_watermark", "0.4");
+
+  await expect(Promise.all(calls)).resolves.toHaveLength(11);
+}, 120_000);

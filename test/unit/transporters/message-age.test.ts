@@ -1,0 +1,71 @@
+import { MessageAge } from "../../../transporters/message-age.ts";
+
+/** A receiver whose clock stands where the test puts it; senders' clocks are `offset` behind it. */
+function receiver(offset: number) {
+  const clock = { now: 1000 };
+  const age = new MessageAge(() => clock.now);
+  return {
+    /** A message that takes `ms` from sender to receiver. */
+    hear(ms: number, sender = "s"): number {
+      const at = clock.now - offset;
+      clock.now += ms;
+      return age.of(sender, at);
+    },
+    wait(ms: number) {
+      clock.now += ms;
+    },
+  };
+}
+
+test.each([0, 10_000, -10_000, 1e9])(
+  "waiting time is seen though the sender's clock is %d ms behind",
+  (offset) => {
+    const { hear, wait } = receiver(offset);
+    hear(1);
+    wait(100);
+    const age = hear(3001);
+    expect(age).toBeGreaterThan(0.98 * 3000);
+    expect(age).toBeLessThanOrEqual(3000);
+    expect(hear(1)).toBe(0);
+  },
+);
+
+test("a first message counts as young, however old it is", () => {
+  const { hear } = receiver(0);
+  expect(hear(3000)).toBe(0);
+});
+
+test("a younger message corrects what an old one made believe", () => {
+  const { hear } = receiver(0);
+  hear(3000);
+  hear(1);
+  expect(hear(1000)).toBeGreaterThan(0.98 * 999);
+});
+
+test("never makes a message older than it is while the sender's clock runs", () => {
+  const { hear, wait } = receiver(123);
+  for (const ms of [5, 900, 1, 4000, 2, 30, 1, 800]) {
+    expect(hear(ms)).toBeLessThanOrEqual(ms);
+    wait(500);
+  }
+});
+
+test("a sender whose clock was paused is believed again after a while", () => {
+  const clock = { now: 0 };
+  const age = new MessageAge(() => clock.now);
+  age.of("s", 0);
+  // Its clock stood still for a second, then goes on: everything looks a second old.
+  const ages: number[] = [];
+  for (clock.now = 3000; clock.now <= 123_000; clock.now += 2000) ages.push(age.of("s", clock.now - 1000));
+  expect(ages[0]).toBeGreaterThan(900);
+  expect(ages.at(-1)).toBe(0);
+});
+
+test("senders are told apart, and the longest silent of too many is forgotten", () => {
+  const { hear, wait } = receiver(0);
+  hear(1, "first");
+  wait(1);
+  for (let i = 0; i < 1000; i++) hear(1, `other-${i}`);
+  expect(hear(500, "first")).toBe(0);
+  expect(hear(500, "other-999")).toBeGreaterThan(400);
+});

@@ -1,0 +1,81 @@
+import type { ConsumeMessage } from "amqplib";
+
+/** Times a request is delivered to a node, at most, before its caller is told POISON_REQUEST. */
+export const MAX_ATTEMPTS = 3;
+
+/** The queue a request came from. */
+export type Source = "targeted" | "pinned" | "shared" | "quarantine";
+
+/** What a caller writes on every request, outside of its body: enough to judge it unread. */
+export interface RequestHeaders {
+  /** Instance of the sender, whose clock `at` belongs to. */
+  readonly by: string;
+  /** Milliseconds on the sender's monotonic clock when the request was made. */
+  readonly at: number;
+  /** Milliseconds from `at` to the deadline. */
+  readonly timeout: number;
+  /** Attempts before it went into quarantine. */
+  readonly attempts?: number;
+}
+
+export interface Delivery {
+  readonly source: Source;
+  /** Moleculer's context ID. */
+  readonly id: string;
+  readonly action: string;
+  /** Node ID of the caller. */
+  readonly sender: string;
+  readonly headers: RequestHeaders;
+  /** Deliveries that may have been made before this one. */
+  readonly priorAttempts: number;
+  /** Whether this queue delivered it before and got no acknowledgement. */
+  readonly redelivered: boolean;
+  /** Whether it left the chosen node's queue at its deadline, rather than for another node to take it. */
+  readonly late: boolean;
+}
+
+/**
+ * The request behind a message, or undefined if it was not written by this transporter.
+ * @param stealAfterMs time a request has in the chosen node's queue
+ */
+export function readDelivery(
+  source: Source,
+  message: ConsumeMessage,
+  stealAfterMs: number,
+): Delivery | undefined {
+  const { messageId, replyTo, type, headers = {} } = message.properties;
+  const { by, at, timeout, attempts = 0 } = headers;
+  if (![messageId, replyTo, type, by].every((value) => typeof value === "string")) return undefined;
+  if (![at, timeout, attempts].every(Number.isFinite)) return undefined;
+  // Quorum queues count; a classic queue only knows "again", and sends nothing a second time without this flag.
+  const counted = Number(headers["x-delivery-count"] ?? 0);
+  const here = Math.max(counted, message.fields.redelivered ? 1 : 0);
+  // A classic queue forgets on dead-lettering whether a node had the message when it died: assume the worst.
+  const death = source === "shared" ? headers["x-death"]?.[0] : undefined;
+  const before = death ? 1 : attempts;
+  return {
+    source,
+    id: messageId,
+    action: type,
+    sender: replyTo,
+    headers: { by, at, timeout },
+    priorAttempts: before + here,
+    redelivered: here > 0,
+    late: death?.reason === "expired" && Number(death["original-expiration"]) <= stealAfterMs,
+  };
+}
+
+/** - `run`: as it came. - `alone`: as a suspect. - `quarantine`: not now, move it. - `dead`: give up. */
+export type Verdict = "run" | "alone" | "quarantine" | "dead";
+
+/**
+ * A delivery that was not acknowledged ended with its node, and perhaps ended its node. It and everything else that
+ * node held become suspects: they go through the quarantine queue, where a node has one of them at a time, so that
+ * only the guilty one dies again. The first death costs two attempts at most (chosen node, shared queue), the third
+ * is in quarantine; there is no fourth.
+ */
+export function judge({ source, redelivered, priorAttempts }: Delivery): Verdict {
+  if (source === "pinned") return redelivered ? "dead" : "run";
+  if (source === "quarantine") return priorAttempts >= MAX_ATTEMPTS ? "dead" : "alone";
+  return redelivered ? "quarantine" : "run";
+}
