@@ -39,6 +39,8 @@ export function defineMixin<Own = object>() {
 }
 
 /** Middlewares that are made for a broker. Moleculer calls such functions, but its types know only plain objects. */
-export function defineMiddlewares(...list: readonly (Middleware | ((broker: ServiceBroker) => Middleware))[]) {
+export function defineMiddlewares(
+  ...list: readonly (Middleware | ((broker: ServiceBroker) => Middleware))[]
+) {
   return list as Middleware[];
 }

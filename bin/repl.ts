@@ -1,0 +1,4 @@
+import { run } from "../lib/run.ts";
+
+const broker = await run();
+broker?.repl();

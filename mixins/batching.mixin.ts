@@ -1,0 +1,73 @@
+import type { Context } from "moleculer";
+import { Batcher, type SettledItem } from "../lib/batcher.ts";
+import { CANCEL_EVENT, type CancelEvent, Cancellations, type CancelMeta } from "../lib/cancellation.ts";
+import { deadlineOf } from "../lib/deadline.ts";
+import { defineMixin } from "../lib/define.ts";
+import { env } from "../lib/env.ts";
+import { loadOf } from "../lib/load.ts";
+import { observeBatch, observeItems } from "../lib/observe.ts";
+
+interface Vars {
+  batcher: Batcher<unknown, unknown>;
+  cancellations: Cancellations;
+  /** What the service that mixes this in provides: one output, or an Error, for each input, in order. */
+  runBatch(inputs: readonly unknown[]): Promise<readonly unknown[]>;
+}
+
+/**
+ * Collects the items of many callers into batches. A service that mixes it in has a method `runBatch(inputs)` and
+ * calls `this.submit(ctx, inputs)` from its actions.
+ */
+export const Batching = defineMixin<Vars>()({
+  settings: {
+    /** See `BatcherOptions`. */
+    batching: {
+      maxBatchSize: env.MAX_BATCH_SIZE,
+      maxQueueSize: env.MAX_QUEUE_SIZE,
+      maxQueueDelayMs: env.MAX_QUEUE_DELAY_MS,
+      latencyTargetMs: env.LATENCY_TARGET_MS,
+    },
+  },
+
+  created() {
+    const { latencyTargetMs, ...bounds } = this.settings.batching;
+    this.cancellations = new Cancellations();
+    this.batcher = new Batcher({
+      ...bounds,
+      ...(latencyTargetMs > 0 ? { latencyTargetMs } : {}),
+      name: this.name,
+      run: (inputs) => this.runBatch(inputs),
+      onBatch: (report) => observeBatch(this.broker, this.name, report, this.batcher.stats),
+    });
+    loadOf(this.broker).registerQueue(this.name, () => this.batcher.stats);
+  },
+
+  events: {
+    [CANCEL_EVENT](ctx: Context<CancelEvent>) {
+      this.cancellations.abort(ctx.params.cancelId);
+    },
+  },
+
+  async stopped() {
+    await this.batcher.drain();
+  },
+
+  methods: {
+    /** Puts items in the queue; one settled answer for each, in order. Throws only when the queue is full. */
+    submit(
+      ctx: Context<unknown, CancelMeta & { $suspect?: boolean }>,
+      inputs: readonly unknown[],
+    ): Promise<SettledItem<unknown>[]> {
+      const deadline = deadlineOf(ctx);
+      return this.cancellations.track(ctx.meta.cancelId, async (signal) => {
+        const answers = await this.batcher.submit(inputs, {
+          ...(deadline === undefined ? {} : { deadline }),
+          ...(signal ? { signal } : {}),
+          ...(ctx.meta.$suspect ? { alone: true } : {}),
+        });
+        observeItems(this.broker, this.name, answers);
+        return answers;
+      });
+    },
+  },
+});

@@ -1,0 +1,104 @@
+import { resolve } from "node:path";
+import type { Context } from "moleculer";
+import type { SettledItem } from "../lib/batcher.ts";
+import { cpuLimit } from "../lib/cgroup.ts";
+import { defineMixin } from "../lib/define.ts";
+import { EngineHost } from "../lib/engines/host.ts";
+import { env } from "../lib/env.ts";
+import { ImageModel } from "../lib/image-model.ts";
+import { latestVersion } from "../lib/manifest.ts";
+import { count, gauge } from "../lib/metrics.ts";
+import type { Classification, ModelMetadata, PredictParams, PredictResult } from "../lib/types.ts";
+import { Batching } from "./batching.mixin.ts";
+
+interface Vars {
+  model: ImageModel;
+  engine: EngineHost;
+  /** From the batching mixin. */
+  submit(ctx: Context, inputs: readonly Uint8Array[]): Promise<SettledItem<Classification>[]>;
+}
+
+/**
+ * A yes/no question put to an image classifier. The whole of a service:
+ *
+ *     export default defineService()({
+ *       name: "resnet-cat",
+ *       mixins: [ImageClassifier],
+ *       settings: { model: "pets-resnet", group: "cat", question: "Is it a cat?" },
+ *     });
+ *
+ * The service starts once its model is loaded and warm, and only then do others see it.
+ */
+export const ImageClassifier = defineMixin<Vars>()({
+  mixins: [Batching],
+
+  settings: {
+    /** Folder of the model below `modelsDir`. */
+    model: "",
+    /** Key of the manifest's `groups`: the labels that mean yes. */
+    group: "",
+    /** The question in plain words, for people. */
+    question: "",
+    /** Yes from this probability on, 0–1. */
+    threshold: 0.5,
+    modelsDir: env.MODELS_DIR,
+    /** Threads of the engine; 0: the CPU limit. */
+    threads: env.ENGINE_THREADS,
+  },
+
+  created() {
+    const { model, modelsDir, group, threshold, question } = this.settings;
+    this.model = new ImageModel(latestVersion(resolve(modelsDir, model)), { group, threshold });
+    const metadata: ModelMetadata = {
+      kind: "model",
+      question,
+      ...this.model.description,
+      batching: (this.settings as unknown as { batching: ModelMetadata["batching"] }).batching,
+    };
+    Object.assign(this.metadata, metadata);
+  },
+
+  async started() {
+    await this.model.verify();
+    const threads = this.settings.threads || Math.max(1, Math.floor(cpuLimit()));
+    this.engine = new EngineHost({
+      name: this.name,
+      spec: this.model.engineSpec(threads),
+      onRestart: (reason) => {
+        count(this.broker, "engine.restarts.total", { model: this.name });
+        this.logger.warn("Engine restarted", { reason });
+      },
+    });
+    await this.engine.load();
+    const { name, version } = this.model.description.model;
+    gauge(this.broker, "inference.model.version", version, { model: this.name, name });
+    this.logger.info("Model is warm", { name, version, threads });
+  },
+
+  async stopped() {
+    await this.engine?.dispose();
+  },
+
+  actions: {
+    predict: {
+      params: {
+        count: { type: "number", integer: true, positive: true },
+        pixels: { type: "any" },
+      },
+      async handler(ctx: Context<PredictParams>): Promise<PredictResult> {
+        const answers = await this.submit(ctx, this.model.split(ctx.params));
+        return {
+          model: this.model.description.model,
+          node: this.broker.nodeID,
+          items: this.model.settle(answers),
+        };
+      },
+    },
+  },
+
+  methods: {
+    async runBatch(inputs: readonly Uint8Array[]): Promise<Classification[]> {
+      return this.model.answers(await this.engine.run(this.model.join(inputs), inputs.length), inputs.length);
+    },
+  },
+});
