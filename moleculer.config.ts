@@ -6,6 +6,7 @@ import { count } from "./lib/metrics.ts";
 import { HealthChecks } from "./middlewares/health.ts";
 import { Load } from "./middlewares/load.ts";
 import { Metrics } from "./middlewares/metrics.ts";
+import { RequestLog } from "./middlewares/request-log.ts";
 import { COMMANDS } from "./repl/commands.ts";
 import { LoadAwareStrategy } from "./strategies/load-aware.ts";
 import { AmqpTransporter } from "./transporters/amqp.ts";
@@ -34,8 +35,14 @@ export function brokerOptions(env: Env): BrokerOptions {
       preferLocal: false,
     },
     tracking: { enabled: true, shutdownTimeout: env.DRAIN_GRACE_MS },
-    metrics: { enabled: true, collectProcessMetrics: true },
-    middlewares: defineMiddlewares(Metrics(), Load(), HealthChecks({ port: env.ADMIN_PORT, host: env.HOST })),
+    // Read by /metrics; Moleculer's own reporter would open a port of its own.
+    metrics: { enabled: true, reporter: [], collectProcessMetrics: true },
+    middlewares: defineMiddlewares(
+      Metrics(),
+      RequestLog(),
+      Load(),
+      HealthChecks({ port: env.ADMIN_PORT, host: env.HOST }),
+    ),
     // lib/run.ts ends the process in order.
     skipProcessEventRegistration: true,
     replOptions: { customCommands: COMMANDS, delimiter: "dl-lambda $" },

@@ -17,14 +17,20 @@ export function observeBatch(
   gauge(broker, "inference.running", stats.inFlight, { model });
 }
 
-/** Metrics of the items of one request. */
-export function observeItems(
+/** Metrics of the items of one request: of each answer, or of its refusal as a whole. */
+export async function observeItems<O>(
   broker: ServiceBroker,
   model: string,
-  items: readonly SettledItem<unknown>[],
-): void {
-  for (const item of items) {
-    count(broker, "inference.requests.total", { model, outcome: item.ok ? "ok" : errorCode(item.error) });
-    if (item.ok) observe(broker, "inference.queue.seconds", item.queueMs / 1e3, { model });
+  size: number,
+  answers: Promise<SettledItem<O>[]>,
+): Promise<SettledItem<O>[]> {
+  try {
+    for (const item of await answers) {
+      count(broker, "inference.requests.total", { model, outcome: item.ok ? "ok" : errorCode(item.error) });
+      if (item.ok) observe(broker, "inference.queue.seconds", item.queueMs / 1e3, { model });
+    }
+  } catch (error) {
+    count(broker, "inference.requests.total", { model, outcome: errorCode(error) }, size);
   }
+  return answers;
 }

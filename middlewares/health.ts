@@ -44,6 +44,8 @@ export function HealthChecks({ port = 0, host = "0.0.0.0" }: HealthOptions = {})
     },
 
     async started(broker) {
+      // Moleculer tells the others up to a second later: too late where the node this one replaces is gone by then.
+      await broker.registry.discoverer.sendLocalNodeInfo();
       healthOf(broker).ready();
     },
 

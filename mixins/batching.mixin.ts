@@ -60,13 +60,8 @@ export const Batching = defineMixin<Vars>()({
     ): Promise<SettledItem<unknown>[]> {
       const deadline = deadlineOf(ctx);
       return this.cancellations.track(ctx.meta.cancelId, async (signal) => {
-        const answers = await this.batcher.submit(inputs, {
-          ...(deadline === undefined ? {} : { deadline }),
-          ...(signal ? { signal } : {}),
-          ...(ctx.meta.$suspect ? { alone: true } : {}),
-        });
-        observeItems(this.broker, this.name, answers);
-        return answers;
+        const answers = this.batcher.submit(inputs, { deadline, signal, alone: ctx.meta.$suspect === true });
+        return observeItems(this.broker, this.name, inputs.length, answers);
       });
     },
   },

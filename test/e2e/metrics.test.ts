@@ -1,0 +1,76 @@
+import sharp from "sharp";
+import { METRICS } from "../../lib/metrics.ts";
+import { eventually } from "../helpers/eventually.ts";
+import { startServer, type TestServer } from "../helpers/server.ts";
+
+const TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+describe("what hosts see of a process", () => {
+  let server: TestServer;
+
+  const post = (image: Buffer | string, headers: Record<string, string> = {}) =>
+    fetch(`${server.url}/api/classify`, {
+      method: "POST",
+      headers: { "content-type": "image/png", ...headers },
+      body: typeof image === "string" ? image : new Uint8Array(image),
+    });
+  const picture = (background: string) =>
+    sharp({ create: { width: 200, height: 200, channels: 3, background } })
+      .png()
+      .toBuffer();
+  const scrape = async () => (await fetch(`${server.url}/metrics`)).text();
+
+  beforeAll(async () => {
+    server = await startServer({ LOG_LEVEL: "debug" });
+  }, 90_000);
+
+  afterAll(() => server?.stop());
+
+  test("every metric of a process that has worked is there, with a value", async () => {
+    const red = await picture("red");
+    expect((await post(red)).status).toBe(200);
+    expect((await post(red)).status).toBe(200);
+    expect((await post("no image")).status).toBe(415);
+    await eventually(async () => /event_loop_delay_seconds/.test(await scrape()));
+    const text = await scrape();
+    for (const line of [
+      /^http_requests_total\{.*route="\/api\/classify",status="200".*\} [1-9]/m,
+      /^http_requests_total\{.*status="415".*\} 1$/m,
+      /^http_request_seconds_count\{.*route="\/api\/classify".*\} [1-9]/m,
+      /^dispatcher_decode_seconds_sum\{.*\} 0*[.1-9]/m,
+      /^inference_requests_total\{.*model="resnet-cat",outcome="ok".*\} [1-9]/m,
+      /^inference_queue_seconds_bucket\{.*le="\+Inf".*\} [1-9]/m,
+      /^inference_compute_seconds_count\{.*model="resnet-dog".*\} [1-9]/m,
+      /^inference_batch_size_sum\{.*\} [1-9]/m,
+      /^inference_batches_total\{.*reason="(full|idle)".*\} [1-9]/m,
+      /^inference_queued\{.*model="resnet-cat".*\} 0$/m,
+      /^inference_running\{.*model="resnet-cat".*\} 0$/m,
+      /^inference_model_version\{.*name="pets-resnet".*\} 1$/m,
+      /^cache_requests_total\{.*result="hit".*\} 2$/m,
+      /^cache_requests_total\{.*result="miss".*\} [1-9]/m,
+      /^node_cpu_ratio\{.*\} [\d.]+$/m,
+      /^node_memory_ratio\{.*\} 0\.\d+/m,
+      /^event_loop_delay_seconds\{.*quantile="0.99".*\} [\d.e-]+$/m,
+    ]) {
+      expect(text).toMatch(line);
+    }
+    for (const name of Object.keys(METRICS)) expect(name).toMatch(/^[a-z.]+$/);
+  });
+
+  test("a request can be followed by its id and its trace through all services", async () => {
+    await post(await picture("olive"), { "x-request-id": "follow-me", traceparent: TRACEPARENT });
+    const lines = () => server.log().split("\n").join(" ").split("DEBUG");
+    await eventually(() => {
+      for (const action of ["dispatcher.classify", "resnet-cat.predict", "resnet-dog.predict"]) {
+        const line = lines().find(
+          (text) =>
+            text.includes("REQUESTS: Action") &&
+            text.includes("follow-me") &&
+            text.includes(`action: '${action}'`),
+        );
+        expect(line).toContain(TRACEPARENT);
+      }
+      return true;
+    });
+  });
+});
