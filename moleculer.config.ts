@@ -6,6 +6,7 @@ import { count } from "./lib/metrics.ts";
 import { HealthChecks } from "./middlewares/health.ts";
 import { Load } from "./middlewares/load.ts";
 import { Metrics } from "./middlewares/metrics.ts";
+import { Prefetch } from "./middlewares/prefetch.ts";
 import { RequestLog } from "./middlewares/request-log.ts";
 import { COMMANDS } from "./repl/commands.ts";
 import { LoadAwareStrategy } from "./strategies/load-aware.ts";
@@ -16,6 +17,8 @@ const PREFETCHED_BATCHES = 4;
 
 /** Everything Moleculer is told, from the settings alone: one process, compose and Kubernetes differ only in these. */
 export function brokerOptions(env: Env): BrokerOptions {
+  const prefetch = env.PREFETCH || PREFETCHED_BATCHES * env.MAX_BATCH_SIZE;
+  const transporter = env.TRANSPORTER === "" ? undefined : amqp(env, prefetch);
   return {
     namespace: env.NAMESPACE,
     nodeID: env.NODE_ID || `${env.SERVICES.join("+") || "dl-lambda"}-${hostname()}-${process.pid}`,
@@ -25,7 +28,7 @@ export function brokerOptions(env: Env): BrokerOptions {
     },
     // CBOR keeps typed arrays and costs 3 % on an image; JSON makes it 3.7 times as large.
     serializer: "CBOR",
-    ...(env.TRANSPORTER === "" ? {} : { transporter: transporter(env) }),
+    ...(transporter ? { transporter } : {}),
     requestTimeout: env.REQUEST_TIMEOUT_MS,
     heartbeatInterval: 2,
     heartbeatTimeout: 6,
@@ -42,6 +45,7 @@ export function brokerOptions(env: Env): BrokerOptions {
       RequestLog(),
       Load(),
       HealthChecks({ port: env.ADMIN_PORT, host: env.HOST }),
+      ...(transporter ? [Prefetch({ transporter, prefetch, least: env.MAX_BATCH_SIZE })] : []),
     ),
     // lib/run.ts ends the process in order.
     skipProcessEventRegistration: true,
@@ -49,17 +53,17 @@ export function brokerOptions(env: Env): BrokerOptions {
   };
 }
 
-function transporter(env: Env): AmqpTransporter {
-  const amqp: AmqpTransporter = new AmqpTransporter({
+function amqp(env: Env, prefetch: number): AmqpTransporter {
+  const transporter: AmqpTransporter = new AmqpTransporter({
     url: env.TRANSPORTER,
-    prefetch: env.PREFETCH || PREFETCHED_BATCHES * env.MAX_BATCH_SIZE,
+    prefetch,
     minPrefetch: 2 * env.MAX_BATCH_SIZE,
     stealAfterMs: env.STEAL_AFTER_MS,
     // Nothing in RabbitMQ outlives the longest deadline a client may ask for.
     maxDeadlineMs: env.MAX_REQUEST_TIMEOUT_MS,
-    observe: (event, action) => count(amqp.broker, "transport.requests.total", { event, action }),
+    observe: (event, action) => count(transporter.broker, "transport.requests.total", { event, action }),
   });
-  return amqp;
+  return transporter;
 }
 
 export default brokerOptions(env);

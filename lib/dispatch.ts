@@ -3,6 +3,7 @@ import {
   DeadlineExceededError,
   ModelNotFoundError,
   ModelUnavailableError,
+  QueueFullError,
   ServingError,
   toWire,
 } from "./errors.ts";
@@ -31,6 +32,11 @@ export interface DispatcherOptions {
   readonly pipeline: ImagePipeline;
   /** The models there are now. */
   readonly models: () => readonly ModelDescription[];
+  /**
+   * Questions that may be open to one model at once, from 1. More are refused before their image is decoded: a flood
+   * on one model must not keep the decoder from the others.
+   */
+  readonly maxInFlight: number;
   /** Absent: every question is computed. */
   readonly cache?: AnswerCache;
   /** Told of every decode, seconds. */
@@ -43,6 +49,8 @@ export interface DispatcherOptions {
  */
 export class Dispatcher {
   readonly #options: DispatcherOptions;
+  /** Open questions by model. */
+  readonly #inFlight = new Map<string, number>();
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
@@ -105,14 +113,7 @@ export class Dispatcher {
     prepare: (input: ImageInput) => Promise<Uint8Array>,
     request: DispatchRequest,
   ): Promise<ModelAnswer> {
-    const compute = async (): Promise<ModelAnswer> => {
-      if (model.state !== "ready") throw new ModelUnavailableError(model.name);
-      const pixels = await prepare(model.input);
-      if (request.deadline !== undefined && performance.now() >= request.deadline) {
-        throw new DeadlineExceededError("decode");
-      }
-      return request.predict(model.name, { count: 1, pixels });
-    };
+    const compute = () => this.#bounded(model, () => this.#compute(model, prepare, request));
     try {
       if (request.noStore || !this.#options.cache) return await compute();
       const key = `${image.sha256}:${model.name}:${model.model.name}@${model.model.version}`;
@@ -122,6 +123,30 @@ export class Dispatcher {
       if (DECODE_ERRORS.has((error as ServingError).type)) throw error;
       return { error: toWire(error) };
     }
+  }
+
+  async #bounded(model: ModelDescription, compute: () => Promise<ModelAnswer>): Promise<ModelAnswer> {
+    const open = this.#inFlight.get(model.name) ?? 0;
+    if (open >= this.#options.maxInFlight) throw new QueueFullError(model.name, this.#options.maxInFlight);
+    this.#inFlight.set(model.name, open + 1);
+    try {
+      return await compute();
+    } finally {
+      const left = (this.#inFlight.get(model.name) ?? 1) - 1;
+      if (left > 0) this.#inFlight.set(model.name, left);
+      else this.#inFlight.delete(model.name);
+    }
+  }
+
+  async #compute(
+    model: ModelDescription,
+    prepare: (input: ImageInput) => Promise<Uint8Array>,
+    { predict, deadline }: DispatchRequest,
+  ): Promise<ModelAnswer> {
+    if (model.state !== "ready") throw new ModelUnavailableError(model.name);
+    const pixels = await prepare(model.input);
+    if (deadline !== undefined && performance.now() >= deadline) throw new DeadlineExceededError("decode");
+    return predict(model.name, { count: 1, pixels });
   }
 }
 

@@ -85,6 +85,10 @@ export const VARIABLES = {
     desc: "requests the gateway holds at once; more are refused with 503",
   }),
   MAX_BUFFERED_BYTES: whole(1)({ default: 268_435_456, desc: "bytes of uploads the gateway holds at once" }),
+  MAX_MODEL_IN_FLIGHT: whole(1)({
+    default: 64,
+    desc: "requests a dispatcher has open to one model; more are refused with 503, undecoded",
+  }),
   MAX_IMAGE_BYTES: whole(1)({ default: 10_485_760, desc: "largest image, encoded" }),
   MAX_IMAGE_PIXELS: whole(1)({ default: 40_000_000, desc: "largest image, decoded" }),
   MAX_IMAGES: whole(1, 1000)({ default: 16, desc: "images in one request" }),

@@ -34,11 +34,12 @@ export default defineService<Vars>()({
     maxBytes: env.MAX_IMAGE_BYTES,
     maxPixels: env.MAX_IMAGE_PIXELS,
     concurrency: env.DECODE_CONCURRENCY,
+    maxInFlight: env.MAX_MODEL_IN_FLIGHT,
     cache: { ttlMs: env.CACHE_TTL_MS, maxEntries: env.CACHE_MAX_ENTRIES },
   },
 
   created() {
-    const { cache, concurrency, ...limits } = this.settings;
+    const { cache, concurrency, maxInFlight, ...limits } = this.settings;
     this.cancellations = new Cancellations();
     this.retry = new Retry();
     this.cache =
@@ -51,6 +52,7 @@ export default defineService<Vars>()({
     this.dispatcher = new Dispatcher({
       pipeline: new ImagePipeline({ ...limits, ...(concurrency > 0 ? { concurrency } : {}) }),
       models: () => listModels(this.broker),
+      maxInFlight,
       ...(this.cache ? { cache: this.cache } : {}),
       onDecode: (seconds) => observe(this.broker, "dispatcher.decode.seconds", seconds),
     });

@@ -91,11 +91,14 @@ export class RequestConsumer {
   serve(actions: Iterable<string> | undefined): Promise<void> {
     this.#announced = actions !== undefined;
     // `$node.*` describes the node it runs on, so no other node may answer for it.
-    this.#actions = new Set([...(actions ?? [])].filter((action) => !action.startsWith("$")));
+    if (actions) this.#actions = new Set([...actions].filter((action) => !action.startsWith("$")));
     return this.#reconcile();
   }
 
-  /** Takes no more requests; resolves when every one that was delivered is answered. */
+  /**
+   * Takes no more requests; resolves when every one that was delivered is answered. That includes those which come
+   * until RabbitMQ has cancelled the consumers: given back, each would count as an attempt, and come again at once.
+   */
   async drain(): Promise<void> {
     this.#draining = true;
     await this.#reconcile();
@@ -193,7 +196,7 @@ export class RequestConsumer {
     } else if (delivery.late || left <= 0) {
       observe("expired", action);
       channel.ack(message);
-    } else if (source !== "pinned" && (this.#draining || !this.#actions.has(action))) {
+    } else if (source !== "pinned" && !this.#actions.has(action)) {
       // Announced no more: to the shared queue with it, where others look.
       channel.nack(message, false, source !== "targeted");
     } else {

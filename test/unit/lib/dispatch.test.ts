@@ -50,7 +50,7 @@ function dispatcher(models: readonly ModelDescription[]) {
       return new Uint8Array(width * height * 3);
     },
   } as unknown as ImagePipeline;
-  const made = new Dispatcher({ pipeline, models: () => models });
+  const made = new Dispatcher({ pipeline, models: () => models, maxInFlight: 2 });
   const classify = (images: string[], more: Partial<DispatchRequest> = {}) =>
     made.classify({ images: images.map((text) => Buffer.from(text)), predict: async () => ANSWER, ...more });
   return { classify, prepared };
@@ -100,6 +100,25 @@ describe("Dispatcher", () => {
     await expect(classify(["photo"], { models: ["../a"] })).rejects.toMatchObject({
       type: "MODEL_NOT_FOUND",
     });
+  });
+
+  test("a flood on one model is refused undecoded and leaves the others alone", async () => {
+    const { classify, prepared } = dispatcher([model("a"), model("b")]);
+    const gate = Promise.withResolvers<ModelAnswer>();
+    const predict = (name: string) => (name === "a" ? gate.promise : Promise.resolve(ANSWER));
+    const flood = ["1", "2", "3"].map((image) => classify([image], { models: ["a"], predict }));
+    const third = await flood[2];
+    expect(third?.items).toMatchObject([{ results: { a: { error: { code: "QUEUE_FULL" } } } }]);
+    expect((await classify(["4"], { models: ["b"], predict })).items).toMatchObject([
+      { results: { b: ANSWER } },
+    ]);
+    gate.resolve(ANSWER);
+    for (const request of flood.slice(0, 2))
+      expect((await request).items).toMatchObject([{ results: { a: ANSWER } }]);
+    expect((await classify(["5"], { models: ["a"], predict })).items).toMatchObject([
+      { results: { a: ANSWER } },
+    ]);
+    expect(prepared.map((text) => text[0])).toEqual(["1", "2", "4", "5"]);
   });
 
   test("no model at all is unavailable", async () => {

@@ -1,0 +1,133 @@
+import { spawnSync } from "node:child_process";
+import { resolve } from "node:path";
+import sharp from "sharp";
+import { eventually } from "../helpers/eventually.ts";
+import { brokerUrl, deleteNamespace, releaseBroker } from "../helpers/rabbitmq.ts";
+import { startServer, type TestServer } from "../helpers/server.ts";
+
+const ROOT = resolve(import.meta.dirname, "../..");
+/** A node whose wall clock is ten seconds ahead. */
+const AHEAD = `--import=data:text/javascript,${encodeURIComponent("const now = Date.now; Date.now = () => now() + 10_000;")}`;
+
+const servers: TestServer[] = [];
+const nodeIDs: string[] = [];
+let transporter: string;
+const namespace = `cluster-test-${process.pid}`;
+
+async function start(services: string, env: Record<string, string> = {}): Promise<TestServer> {
+  const nodeID = env["NODE_ID"] ?? `${services}-${nodeIDs.length}`;
+  nodeIDs.push(nodeID);
+  const server = await startServer({
+    SERVICES: services,
+    NODE_ID: nodeID,
+    TRANSPORTER: transporter,
+    NAMESPACE: namespace,
+    CACHE_TTL_MS: "0",
+    ENGINE_THREADS: "1",
+    ...env,
+  });
+  servers.push(server);
+  return server;
+}
+
+const image = sharp({ create: { width: 200, height: 150, channels: 3, background: "teal" } })
+  .jpeg()
+  .toBuffer();
+
+async function ask(url: string, models = "resnet-cat") {
+  const response = await fetch(`${url}/api/classify?models=${models}`, {
+    method: "POST",
+    headers: { "content-type": "image/jpeg" },
+    body: new Uint8Array(await image),
+  });
+  return { status: response.status, body: (await response.json()) as Record<string, Record<string, never>> };
+}
+
+const ACTIONS = ["dispatcher.classify", "resnet-cat.predict", "resnet-dog.predict"];
+/** Deletes what a namespace left in RabbitMQ. */
+const forget = (name: string) => deleteNamespace(name, transporter, ACTIONS, nodeIDs);
+
+const modelsAt = async (url: string) =>
+  ((await (await fetch(`${url}/api/models`)).json()) as { models: { name: string; replicas: string[] }[] })
+    .models;
+
+beforeAll(async () => {
+  transporter = await brokerUrl();
+}, 120_000);
+
+afterAll(async () => {
+  await Promise.all(servers.map((server) => server.stop()));
+  await forget(namespace);
+  await releaseBroker();
+}, 60_000);
+
+describe("roles as processes over RabbitMQ", () => {
+  let url: string;
+  let leaving: TestServer | undefined;
+
+  beforeAll(async () => {
+    const [gateway, , , ahead] = await Promise.all([
+      start("gateway"),
+      start("dispatcher"),
+      start("resnet-cat"),
+      start("resnet-cat", { NODE_ID: "cat-ahead", NODE_OPTIONS: AHEAD }),
+    ]);
+    url = gateway?.url ?? "";
+    leaving = ahead;
+    await eventually(async () => (await modelsAt(url)).some(({ replicas }) => replicas.length === 2), 30_000);
+  }, 180_000);
+
+  test("answer as one, from every replica, one of them with another wall clock", async () => {
+    const nodes = new Set<string>();
+    await eventually(async () => {
+      // At once: one after the other would all go to whichever node is the least bit better.
+      for (const { status, body } of await Promise.all(Array.from({ length: 8 }, () => ask(url)))) {
+        expect(status).toBe(200);
+        nodes.add(String(body["results"]?.["resnet-cat"]?.["node"]));
+      }
+      return nodes.size === 2;
+    }, 30_000);
+    expect(nodes).toContain("cat-ahead");
+  }, 60_000);
+
+  test("a model that is not there is unknown until its process joins, without a restart of others", async () => {
+    expect((await ask(url, "resnet-dog")).status).toBe(404);
+    await start("resnet-dog");
+    await eventually(async () => (await ask(url, "resnet-dog")).status === 200, 30_000);
+  }, 90_000);
+
+  test("another namespace on the same RabbitMQ sees nothing of it", async () => {
+    const stranger = await start("gateway", { NAMESPACE: `${namespace}-other`, NODE_ID: "stranger" });
+    expect(await modelsAt(stranger.url)).toEqual([]);
+    await stranger.stop();
+    await forget(`${namespace}-other`);
+  }, 60_000);
+
+  test("a process that ends at SIGTERM leaves its model to the others", async () => {
+    await leaving?.stop();
+    for (let i = 0; i < 5; i++) expect((await ask(url)).status).toBe(200);
+    await eventually(async () => {
+      const cat = (await modelsAt(url)).find(({ name }) => name === "resnet-cat");
+      return cat?.replicas.length === 1;
+    });
+  }, 60_000);
+});
+
+test("wrong credentials end the process, without the password in the log", () => {
+  const address = new URL(transporter);
+  address.password = "wr0ng-secret";
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["bin/start.ts"], {
+    cwd: ROOT,
+    env: {
+      PATH: process.env["PATH"],
+      SERVICES: "dispatcher",
+      TRANSPORTER: address.href,
+      NAMESPACE: namespace,
+    },
+    encoding: "utf8",
+    timeout: 30_000,
+  });
+  expect(status).toBe(1);
+  expect(stdout + stderr).toMatch(/refused this node/);
+  expect(stdout + stderr).not.toContain("wr0ng-secret");
+}, 60_000);
