@@ -2,23 +2,26 @@
 # From photos to the shipped model: trains (or goes on where it stopped), exports, evaluates, writes manifest, model
 # card and golden files.
 #
-#     training/make.sh --data DIR [--work DIR] [--out DIR]
+#     training/make.sh --data DIR [--work DIR] [--out DIR] [--note TEXT]
+#
+# The note goes into the model card: what a reader of the recipe should know about this run of it.
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PWD/node_modules/.bin:$PATH
 : "${PYTHON:=python3}"
 
-data='' work=.cache/training out=models/pets-resnet/1 golden=test/fixtures/golden
+data='' note='' work=.cache/training out=models/pets-resnet/1 golden=test/fixtures/golden
 while [ $# -gt 0 ]; do
   case $1 in
     --data) data=$2 ;;
     --work) work=$2 ;;
     --out) out=$2 ;;
+    --note) note=$2 ;;
     *) echo "Unknown option $1" >&2; exit 2 ;;
   esac
   shift 2
 done
-[ -n "$data" ] || { echo "Usage: training/make.sh --data DIR [--work DIR] [--out DIR]" >&2; exit 2; }
+[ -n "$data" ] || { echo "Usage: training/make.sh --data DIR [--work DIR] [--out DIR] [--note TEXT]" >&2; exit 2; }
 
 # The server takes a version that does not match its manifest for broken: nothing is shipped until all is there.
 stage=$work/export/$(basename "$(dirname "$out")")/$(basename "$out")
@@ -30,5 +33,5 @@ echo "3/5 evaluate";      node training/evaluate.ts --work "$work" --model "$sta
 echo "4/5 golden files"
 $PYTHON training/golden.py --out "$golden"
 node training/golden.ts --work "$work" --model "$stage/model.onnx" --out "$golden"
-echo "5/5 manifest";      node training/manifest.ts --work "$work" --out "$stage"
+echo "5/5 manifest";      node training/manifest.ts --work "$work" --out "$stage" --note "$note"
 rm -rf "$out" && mkdir -p "$(dirname "$out")" && mv "$stage" "$out"

@@ -9,6 +9,8 @@ export default async function load(spec: EngineSpec): Promise<Runtime> {
     interOpNumThreads: 1,
     graphOptimizationLevel: "all",
     logSeverityLevel: 3,
+    // Its threads would else burn their cores between two runs, which the decoder needs.
+    extra: { session: { intra_op: { allow_spinning: "0" } } },
   });
   return {
     async run(pixels, count) {

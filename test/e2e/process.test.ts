@@ -1,7 +1,10 @@
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { resolve } from "node:path";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
 import sharp from "sharp";
+import { eventually } from "../helpers/eventually.ts";
 import { startServer } from "../helpers/server.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
@@ -14,6 +17,40 @@ function startAndFail(env: Record<string, string>) {
     timeout: 30_000,
   });
 }
+
+describe("the REPL", () => {
+  test("lists models and asks them about a file", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "repl-"));
+    const photo = join(folder, "photo.png");
+    await sharp({ create: { width: 90, height: 60, channels: 3, background: "plum" } })
+      .png()
+      .toFile(photo);
+    const repl = spawn(process.execPath, ["bin/repl.ts"], {
+      cwd: ROOT,
+      env: { PATH: process.env["PATH"], HOME: folder, PORT: "0", HOST: "127.0.0.1", NO_COLOR: "1" },
+    });
+    let text = "";
+    repl.stdout.on("data", (chunk: Buffer) => {
+      text += chunk.toString();
+    });
+    const says = (expected: RegExp) => eventually(() => expected.test(text), 30_000);
+    try {
+      await says(/dl-lambda \$/);
+      repl.stdin.write("models\n");
+      await says(/'Is it a dog\?'.*'pets-resnet@1'.*'ready'/);
+      repl.stdin.write(`classify ${photo} resnet-cat\n`);
+      await says(/'resnet-cat'\s*│ '(yes|no)'/);
+      repl.stdin.write("dead-letters\n");
+      repl.stderr.on("data", (chunk: Buffer) => {
+        text += chunk.toString();
+      });
+      await says(/not connected to RabbitMQ/);
+    } finally {
+      repl.kill("SIGKILL");
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }, 120_000);
+});
 
 describe("a server process", () => {
   test("refuses a wrong environment with all mistakes and no stack", () => {
