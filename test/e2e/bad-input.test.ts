@@ -259,7 +259,7 @@ const REFUSED: readonly Refusal[] = [
   [
     "a header of 64 KB",
     431,
-    "PAYLOAD_TOO_LARGE",
+    "HEADERS_TOO_LARGE",
     () => sendRaw(head("/api/classify", { "x-big": "x".repeat(65_536), "content-length": 0 })),
   ],
 ];
