@@ -1,9 +1,6 @@
-import { execFile } from "node:child_process";
-import { existsSync } from "node:fs";
-import { promisify } from "node:util";
 import { type Browser, chromium } from "playwright-core";
+import { installed } from "./debian.ts";
 
-const DEBIAN_PATH = "/usr/bin/chromium";
 const FLAGS = [
   "--headless",
   "--no-sandbox",
@@ -27,20 +24,9 @@ export async function launchChromium(): Promise<Browser> {
 }
 
 async function findChromium(): Promise<string> {
-  const path = process.env["CHROMIUM_PATH"] ?? DEBIAN_PATH;
-  if (existsSync(path)) return path;
-  if (path === DEBIAN_PATH && process.getuid?.() === 0 && existsSync("/etc/debian_version")) {
-    await install();
-    return path;
-  }
+  const path = process.env["CHROMIUM_PATH"] ?? (await installed(["/usr/bin/chromium"], "chromium"));
+  if (path) return path;
   throw new Error(
-    `No Chromium at ${path}. Install the package "chromium", or set CHROMIUM_PATH to the executable.`,
+    'There is no Chromium. Install the package "chromium", or set CHROMIUM_PATH to the executable.',
   );
-}
-
-async function install(): Promise<void> {
-  const run = promisify(execFile);
-  const options = { env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" } };
-  await run("apt-get", ["update"], options);
-  await run("apt-get", ["install", "-y", "--no-install-recommends", "chromium"], options);
 }

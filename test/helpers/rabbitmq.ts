@@ -1,13 +1,14 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { access, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { connect } from "amqplib";
+import { installed } from "./debian.ts";
 import { eventually } from "./eventually.ts";
+import { freePort } from "./port.ts";
 
 const run = promisify(execFile);
 const START_TIMEOUT_MS = 120_000;
@@ -77,26 +78,10 @@ export async function deleteNamespace(namespace: string, url: string, actions: s
 
 /** Always starts a RabbitMQ of our own: from the installed package, else by installing it, else with Docker. */
 export async function startRabbit(): Promise<Rabbit> {
-  const server = (await installedServer()) ?? (await installServer());
+  const server = await installed(SERVERS, "rabbitmq-server");
   const rabbit = server ? await localRabbit(server) : await dockerRabbit();
   await rabbit.start();
   return rabbit;
-}
-
-async function installedServer(): Promise<string | undefined> {
-  for (const path of SERVERS) {
-    if (await exists(path)) return path;
-  }
-  return undefined;
-}
-
-/** On Debian as root. RUNLEVEL keeps the package from starting its own service. */
-async function installServer(): Promise<string | undefined> {
-  if (process.getuid?.() !== 0 || !(await exists("/usr/bin/apt-get"))) return undefined;
-  const env = { ...process.env, RUNLEVEL: "1", DEBIAN_FRONTEND: "noninteractive" };
-  await run("apt-get", ["update"], { env });
-  await run("apt-get", ["install", "--yes", "--no-install-recommends", "rabbitmq-server"], { env });
-  return installedServer();
 }
 
 async function localRabbit(server: string): Promise<Rabbit> {
@@ -213,20 +198,4 @@ async function answers(url: string): Promise<boolean> {
   } catch {
     return false;
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const address = server.address();
-  server.close();
-  await once(server, "close");
-  return address && typeof address === "object" ? address.port : 0;
-}
-
-async function exists(path: string): Promise<boolean> {
-  return access(path).then(
-    () => true,
-    () => false,
-  );
 }
