@@ -1,0 +1,108 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { EVENTS } from "./events.ts";
+import { isMechanism, MECHANISMS, type MechanismName } from "./mechanisms.ts";
+import { header, line, type Outcome } from "./report.ts";
+import { type ChaosEvent, Rig } from "./rig.ts";
+
+/**
+ * Breaks a cluster of real processes under steady load and says what its clients noticed. Exits with 1 when a bar is
+ * missed.
+ *
+ *     npm run chaos                          all events
+ *     npm run chaos -- --only redis          one; may be repeated
+ *     npm run chaos -- --short               shorter phases
+ *     npm run chaos -- --json                the last line is one JSON object
+ *     npm run chaos -- --without steal       with a protecting mechanism off: now bars must be missed
+ *     npm run chaos -- --prove               each event with its mechanism off; exits with 1 when a bar is met
+ */
+const OPTIONS = {
+  only: { type: "string", multiple: true },
+  without: { type: "string" },
+  short: { type: "boolean", default: false },
+  json: { type: "boolean", default: false },
+  prove: { type: "boolean", default: false },
+} as const;
+
+async function main(): Promise<boolean> {
+  const { values } = parseArgs({ options: OPTIONS });
+  const { short, json, prove, without } = values;
+  if (without !== undefined && !isMechanism(without))
+    throw unknown("without", Object.keys(MECHANISMS), without);
+  const events = chosen(values.only);
+  const began = performance.now();
+  const logs = await mkdtemp(join(tmpdir(), "chaos-logs-"));
+  const print = (text: string) => console.log(text);
+
+  print(header());
+  const outcomes: Outcome[] = [];
+  const groups: Partial<Record<MechanismName | "", ChaosEvent[]>> = prove
+    ? Object.groupBy(events, ({ protectedBy }) => protectedBy)
+    : { [without ?? ""]: [...events] };
+  for (const [mechanism, group = []] of Object.entries(groups)) {
+    if (isMechanism(mechanism)) print(`without ${mechanism}: ${MECHANISMS[mechanism].about}`);
+    outcomes.push(
+      ...(await runAll(group, { short, logs, ...(isMechanism(mechanism) ? { without: mechanism } : {}) })),
+    );
+  }
+
+  const run = outcomes.filter(({ skipped }) => skipped === undefined);
+  const wrong = run.filter(({ missed }) => missed.length > 0 !== prove);
+  const ok = wrong.length === 0;
+  const seconds = Math.round((performance.now() - began) / 1000);
+  const names = wrong.map(({ event }) => event).join(", ");
+  print(
+    `${run.length} events in ${seconds} s: ${ok ? "as it must be" : `${prove ? "not proven" : "missed"}: ${names}`}`,
+  );
+  if (ok) await rm(logs, { recursive: true });
+  else print(`logs: ${logs}`);
+  if (json) print(JSON.stringify({ ok, prove, without: without ?? null, short, seconds, events: outcomes }));
+  return ok;
+}
+
+async function runAll(
+  events: readonly ChaosEvent[],
+  options: { short: boolean; logs: string; without?: MechanismName },
+): Promise<Outcome[]> {
+  const rig = await Rig.start(options);
+  try {
+    const outcomes: Outcome[] = [];
+    for (const event of events) {
+      const outcome = await rig.run(event);
+      console.log(line(outcome));
+      outcomes.push(outcome);
+    }
+    return outcomes;
+  } finally {
+    await rig.stop();
+  }
+}
+
+function chosen(names: readonly string[] | undefined): readonly ChaosEvent[] {
+  if (!names) return EVENTS;
+  return names.map((name) => {
+    const event = EVENTS.find((candidate) => candidate.name === name);
+    if (!event)
+      throw unknown(
+        "only",
+        EVENTS.map((each) => each.name),
+        name,
+      );
+    return event;
+  });
+}
+
+function unknown(option: string, known: readonly string[], received: string): RangeError {
+  return new RangeError(`Expected --${option} to be one of ${known.join(", ")} but received "${received}"`);
+}
+
+// What was started is ended by `exit` listeners.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(130));
+try {
+  process.exitCode = (await main()) ? 0 : 1;
+} catch (error) {
+  console.error(error instanceof RangeError ? error.message : error);
+  process.exitCode = 1;
+}

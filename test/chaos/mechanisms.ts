@@ -1,0 +1,102 @@
+import { createRequire } from "node:module";
+import type { Channel, ConsumeMessage, Options } from "amqplib";
+import { Redis } from "ioredis";
+import { Outbox } from "../../transporters/outbox.ts";
+
+/** What keeps requests from being lost, and how the suite takes it away, from outside: the product has no such switch. */
+export interface Mechanism {
+  readonly about: string;
+  /** Changed settings of every process. */
+  readonly env?: (env: Readonly<Record<string, string>>) => Readonly<Record<string, string>>;
+  /** Runs in every process before the server starts. */
+  readonly before?: () => void;
+  /** Runs in every process once the server has started. */
+  readonly after?: () => void;
+}
+
+export const MECHANISMS = {
+  steal: {
+    about: "a request that its node has not taken goes to any other",
+    env: () => ({ STEAL_AFTER_MS: "59000" }),
+  },
+  drain: {
+    about: "SIGTERM: what is in flight is finished first",
+    after: () => {
+      process.removeAllListeners("SIGTERM");
+      process.once("SIGTERM", () => process.exit(0));
+    },
+  },
+  resend: {
+    about: "requests are kept until answered, and sent again over a new connection",
+    before: () => {
+      Outbox.prototype.unsentOn = function* () {};
+    },
+  },
+  "channel-watch": {
+    about: "a channel that dies takes its connection along, and both come back",
+    before: () => {
+      const { once } = channelPrototype;
+      channelPrototype.once = function (this: Channel, event, listener) {
+        return event === "close" ? this : once.call(this, event, listener);
+      };
+    },
+  },
+  "fail-open": {
+    about: "a command to Redis fails at once when Redis is away",
+    before: () => {
+      const { connect } = Redis.prototype;
+      Redis.prototype.connect = function (callback) {
+        // As the client comes, but for the time-out.
+        Object.assign(this.options, { enableOfflineQueue: true, commandTimeout: undefined });
+        this.options.maxRetriesPerRequest = 20;
+        return connect.call(this, callback);
+      };
+    },
+  },
+  heartbeat: {
+    about: "RabbitMQ and node hear of each other's silence within seconds",
+    env: ({ TRANSPORTER = "" }) => ({ TRANSPORTER: `${TRANSPORTER}?heartbeat=0` }),
+  },
+  quarantine: {
+    about: "a request that may have killed its node is tried alone, and three times at most",
+    before: () => {
+      const { consume } = channelPrototype;
+      channelPrototype.consume = function (this: Channel, queue, onMessage, options) {
+        const forgetful = (message: ConsumeMessage | null) => {
+          if (message) {
+            message.fields.redelivered = false;
+            delete message.properties.headers?.["x-delivery-count"];
+          }
+          onMessage(message);
+        };
+        return consume.call(this, queue, forgetful, options);
+      };
+    },
+  },
+  admission: {
+    about: "the gateway holds a bounded number of requests and refuses the others at once",
+    env: () => ({ MAX_IN_FLIGHT: "100000" }),
+  },
+} as const satisfies Record<string, Mechanism>;
+
+export type MechanismName = keyof typeof MECHANISMS;
+
+export function isMechanism(name: string): name is MechanismName {
+  return Object.hasOwn(MECHANISMS, name);
+}
+
+interface ChannelMethods {
+  once(this: Channel, event: string, listener: (...args: unknown[]) => void): Channel;
+  consume(
+    this: Channel,
+    queue: string,
+    onMessage: (message: ConsumeMessage | null) => void,
+    options?: Options.Consume,
+  ): Promise<unknown>;
+}
+
+/** The class is not among amqplib's exports. */
+const { Channel: channelClass } = createRequire(import.meta.url)("amqplib/lib/channel_model.js") as {
+  Channel: { prototype: ChannelMethods };
+};
+const channelPrototype = channelClass.prototype;

@@ -1,0 +1,50 @@
+import { inspect } from "node:util";
+import type { Summary } from "./load.ts";
+
+/** What became of one event. */
+export interface Outcome extends Summary {
+  readonly event: string;
+  readonly about: string;
+  /** Slowest request before the event, milliseconds. */
+  readonly normalMs?: number;
+  /** Bars that were missed. */
+  readonly missed: readonly string[];
+  /** More figures. */
+  readonly notes: readonly string[];
+  /** Why it was not run. */
+  readonly skipped?: string;
+}
+
+const COLUMNS = { event: 20, requests: 9, failed: 7, slowest: 9, normal: 9 };
+
+export function header(): string {
+  return row("event", "requests", "failed", "slowest", "normal", "bar");
+}
+
+export function line(outcome: Outcome): string {
+  const { event, requests, failed, slowestMs, normalMs, skipped } = outcome;
+  if (skipped !== undefined) return row(event, "–", "–", "–", "–", `skipped: ${skipped}`);
+  return row(event, String(requests), String(failed), ms(slowestMs), ms(normalMs), verdict(outcome));
+}
+
+function verdict({ missed, notes, errors }: Outcome): string {
+  const met = missed.length === 0 ? "met" : `MISSED: ${missed.join("; ")}`;
+  const seen =
+    Object.keys(errors).length > 0 ? [inspect(errors, { breakLength: Number.POSITIVE_INFINITY })] : [];
+  return [met, ...notes, ...seen].join(" · ");
+}
+
+function ms(value: number | undefined): string {
+  return value === undefined ? "–" : `${Math.round(value)} ms`;
+}
+
+function row(event: string, requests: string, failed: string, slowest: string, normal: string, bar: string) {
+  return [
+    event.padEnd(COLUMNS.event),
+    requests.padStart(COLUMNS.requests),
+    failed.padStart(COLUMNS.failed),
+    slowest.padStart(COLUMNS.slowest),
+    normal.padStart(COLUMNS.normal),
+    ` ${bar}`,
+  ].join(" ");
+}

@@ -1,0 +1,186 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { eventually } from "../helpers/eventually.ts";
+import { type Rabbit, startRabbit } from "../helpers/rabbitmq.ts";
+import { startRedis, type TestRedis } from "../helpers/redis.ts";
+import { Cluster } from "./cluster.ts";
+import { Load, type Sample, summarise } from "./load.ts";
+import type { MechanismName } from "./mechanisms.ts";
+import type { Outcome } from "./report.ts";
+
+/** Processes at the beginning of every event. */
+const ROSTER = { gateway: 1, dispatcher: 2, "resnet-cat": 2, "resnet-dog": 1 };
+
+/** Requests a second, unless an event says otherwise. */
+const RATE = 12;
+
+/** Time for every process to get a request after an event: reconnecting, and the end of what the strategy holds against it. */
+const RECOVERY_MS = 30_000;
+
+/** An event that needs what this machine does not have. */
+export class Skipped extends Error {}
+
+/** What an event acts on. */
+export interface Scene {
+  readonly cluster: Cluster;
+  readonly load: Load;
+  readonly rabbit: Rabbit;
+  readonly redis: TestRedis;
+  /** A folder of the event's own. */
+  readonly folder: string;
+  /** Of two durations the one that fits this run: full, or short. */
+  seconds(full: number, short?: number): number;
+  pause(seconds: number): Promise<void>;
+  /** A bar beyond those of the requests: if it is not met, `otherwise` is reported. */
+  expect(met: boolean, otherwise: string): void;
+  /** A figure for the report. */
+  note(text: string): void;
+  /** Runs when the event is over. */
+  defer(undo: () => unknown): void;
+}
+
+/** One thing that goes wrong while requests come in. */
+export interface ChaosEvent {
+  readonly name: string;
+  readonly about: string;
+  /** Without this the event must not meet its bars. */
+  readonly protectedBy: MechanismName;
+  /** How much longer than normal the slowest request may take, milliseconds; absent: as long as its deadline. */
+  readonly slowerByMs?: number;
+  /** Whether only `expect` judges: the event's own requests are meant to fail. */
+  readonly judgesItself?: true;
+  /** Before the normal load is measured. */
+  readonly prepare?: (scene: Scene) => Promise<void>;
+  readonly act: (scene: Scene) => Promise<void>;
+}
+
+export interface RigOptions {
+  readonly short: boolean;
+  readonly without?: MechanismName;
+  /** Where processes write their logs. */
+  readonly logs: string;
+}
+
+/** The requests since `from`: those that had their answer when the event began, and those that it could harm. */
+function divide(samples: readonly Sample[], from: number, begin: number): [Sample[], Sample[]] {
+  const sent = samples.filter(({ sentAt }) => sentAt >= from);
+  const isBefore = ({ sentAt, ms }: Sample) => sentAt + ms < begin;
+  return [sent.filter(isBefore), sent.filter((sample) => !isBefore(sample))];
+}
+
+/** RabbitMQ, Redis and a cluster of its own, on which events are run one after the other. */
+export class Rig {
+  readonly #options: RigOptions;
+  readonly #rabbit: Rabbit;
+  readonly #redis: TestRedis;
+  readonly #cluster: Cluster;
+
+  static async start(options: RigOptions): Promise<Rig> {
+    const [rabbit, redis] = await Promise.all([startRabbit(), startRedis()]);
+    return new Rig(options, rabbit, redis);
+  }
+
+  private constructor(options: RigOptions, rabbit: Rabbit, redis: TestRedis) {
+    this.#options = options;
+    this.#rabbit = rabbit;
+    this.#redis = redis;
+    this.#cluster = new Cluster({
+      logs: options.logs,
+      ...(options.without ? { without: options.without } : {}),
+      env: {
+        TRANSPORTER: rabbit.url,
+        REDIS_URL: redis.url,
+        NAMESPACE: "chaos",
+        SERVICES_DIRS: "services,test/chaos/services",
+        ENGINE_THREADS: "1",
+        DECODE_CONCURRENCY: "1",
+        DRAIN_GRACE_MS: "15000",
+      },
+    });
+  }
+
+  async run(event: ChaosEvent): Promise<Outcome> {
+    const folder = await mkdtemp(join(tmpdir(), "chaos-"));
+    const undo: (() => unknown)[] = [() => rm(folder, { recursive: true })];
+    const missed: string[] = [];
+    const notes: string[] = [];
+    const common = { event: event.name, about: event.about, missed, notes };
+    let load: Load | undefined;
+    try {
+      await this.#cluster.resize(ROSTER);
+      load = new Load(this.#cluster.oldest("gateway").url, RATE);
+      const scene = this.#scene(load, folder, { missed, notes, undo });
+      await event.prepare?.(scene);
+
+      await this.#settle(load);
+      const from = performance.now();
+      await scene.pause(scene.seconds(4, 2));
+      await load.burst();
+      await scene.pause(1);
+      const begin = performance.now();
+      await event.act(scene);
+      const idlers = await this.#idlers(load);
+      await load.stop();
+
+      scene.expect(idlers.length === 0, `zombies: ${idlers.join(", ")}`);
+      const [before, harmed] = divide(load.samples, from, begin);
+      const [normal, during] = [summarise(before), summarise(harmed)];
+      if (!event.judgesItself) {
+        scene.expect(during.failed === 0, `${during.failed} failed`);
+        const limit = normal.slowestMs + (event.slowerByMs ?? Number.POSITIVE_INFINITY);
+        scene.expect(
+          during.slowestMs <= limit,
+          `slowest ${Math.round(during.slowestMs)} ms > ${Math.round(limit)}`,
+        );
+      }
+      return { ...common, ...during, normalMs: normal.slowestMs };
+    } catch (error) {
+      if (error instanceof Skipped) return { ...common, ...summarise([]), skipped: error.message };
+      missed.push(`could not be run: ${(error as Error).message}`);
+      return { ...common, ...summarise(load?.samples ?? []) };
+    } finally {
+      await load?.stop();
+      for (const each of undo.reverse()) await each();
+    }
+  }
+
+  async stop(): Promise<void> {
+    await this.#cluster.stop();
+    await Promise.all([this.#rabbit.remove(), this.#redis.remove()]);
+  }
+
+  /** Resolves when every process serves: connected, known to the others, and warm. */
+  async #settle(load: Load): Promise<void> {
+    await eventually(async () => (await load.send()).error === undefined, RECOVERY_MS);
+    load.start();
+    const idlers = await this.#idlers(load);
+    if (idlers.length > 0) throw new Error(`${idlers.join(", ")} got no request before the event`);
+  }
+
+  #idlers(load: Load): Promise<string[]> {
+    return this.#cluster.idlers(RECOVERY_MS, () => load.burst());
+  }
+
+  #scene(
+    load: Load,
+    folder: string,
+    { missed, notes, undo }: { missed: string[]; notes: string[]; undo: (() => unknown)[] },
+  ): Scene {
+    return {
+      cluster: this.#cluster,
+      rabbit: this.#rabbit,
+      redis: this.#redis,
+      load,
+      folder,
+      seconds: (full, short = full) => (this.#options.short ? short : full),
+      pause: (seconds) => delay(seconds * 1000),
+      expect(met, otherwise) {
+        if (!met) missed.push(otherwise);
+      },
+      note: (text) => notes.push(text),
+      defer: (each) => undo.push(each),
+    };
+  }
+}
