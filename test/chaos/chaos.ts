@@ -103,6 +103,8 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => 
 try {
   process.exitCode = (await main()) ? 0 : 1;
 } catch (error) {
-  console.error(error instanceof RangeError ? error.message : error);
+  const isUsage =
+    error instanceof RangeError || /^ERR_PARSE_ARGS/.test((error as { code?: string }).code ?? "");
+  console.error(isUsage ? (error as Error).message : error);
   process.exitCode = 1;
 }

@@ -47,12 +47,15 @@ export class Member {
   readonly service: string;
   /** Of the gateway; of the admin server in other processes. */
   readonly url: string;
+  /** Where it runs, if not in this machine's own. */
+  readonly network: Network | undefined;
   readonly #process: ChildProcess;
 
-  constructor(name: string, service: string, url: string, process: ChildProcess) {
-    this.name = name;
-    this.service = service;
-    this.url = url;
+  constructor(options: Pick<Member, "name" | "service" | "url" | "network">, process: ChildProcess) {
+    this.name = options.name;
+    this.service = options.service;
+    this.url = options.url;
+    this.network = options.network;
     this.#process = process;
   }
 
@@ -201,8 +204,8 @@ export class Cluster {
       detached: true,
     });
     closeSync(log);
-    const host = network?.nodeAddress ?? "127.0.0.1";
-    const member = new Member(name, service, `http://${host}:${port}`, child);
+    const url = `http://${network?.nodeAddress ?? "127.0.0.1"}:${port}`;
+    const member = new Member({ name, service, url, network }, child);
     this.#members.add(member);
     if (options.restarts) {
       child.once("exit", (code) => {

@@ -29,9 +29,9 @@ export const EVENTS: readonly ChaosEvent[] = [
     name: "rolling",
     about: "SIGTERM every service in turn, replacements started",
     protectedBy: "drain",
-    async act({ cluster, load, expect, pause, seconds }) {
+    async act({ cluster, load, expect, pause, choose }) {
       for (const service of ["gateway", "dispatcher", "resnet-cat", "resnet-dog"]) {
-        for (const old of cluster.members(service).slice(0, seconds(Number.POSITIVE_INFINITY, 1))) {
+        for (const old of cluster.members(service).slice(0, choose(Number.POSITIVE_INFINITY, 1))) {
           const fresh = await cluster.start(service);
           await load.burst(48);
           // As a load balancer does: what the old one has is left to it, what comes goes to the new one. What was just
@@ -58,9 +58,9 @@ export const EVENTS: readonly ChaosEvent[] = [
     name: "connections-closed",
     about: "all connections to RabbitMQ closed by it",
     protectedBy: "resend",
-    async act({ rabbit, load, pause, seconds }) {
+    async act({ rabbit, load, pause, choose }) {
       load.rate *= 2;
-      for (let round = 0; round < seconds(5, 3); round++) {
+      for (let round = 0; round < choose(5, 3); round++) {
         await rabbit.ctl("close_all_connections", "--global", "chaos");
         await pause(1);
       }
@@ -84,9 +84,9 @@ export const EVENTS: readonly ChaosEvent[] = [
     async prepare({ load }) {
       load.cached = 0.5;
     },
-    async act({ redis, pause, seconds }) {
+    async act({ redis, pause, choose }) {
       await redis.kill();
-      await pause(seconds(5, 3));
+      await pause(choose(5, 3));
       await redis.start();
       await pause(2);
     },
@@ -101,7 +101,7 @@ export const EVENTS: readonly ChaosEvent[] = [
       const victim = cluster.oldest("resnet-cat");
       victim.signal("SIGSTOP");
       try {
-        await load.burst();
+        await load.burst(32);
         await pause(10);
       } finally {
         victim.signal("SIGCONT");
@@ -123,15 +123,14 @@ export const EVENTS: readonly ChaosEvent[] = [
         env: { TRANSPORTER: `amqp://${username}:${password}@${network.hostAddress}:${port}` },
       });
       defer(() => island.kill());
-      islands.set(cluster, { cut: network.cut, heal: network.heal });
     },
     async act({ cluster, load, pause }) {
-      const island = islands.get(cluster);
+      const network = cluster.members().find((member) => member.network)?.network;
       await load.burst();
-      await island?.cut();
-      await load.burst();
+      await network?.cut();
+      await load.burst(32);
       await pause(15);
-      await island?.heal();
+      await network?.heal();
     },
   },
   {
@@ -158,14 +157,12 @@ export const EVENTS: readonly ChaosEvent[] = [
   },
 ];
 
-const islands = new WeakMap<object, { cut(): Promise<void>; heal(): Promise<void> }>();
-
-async function killOneOf(service: string, { cluster, load, pause, seconds }: Scene): Promise<void> {
+async function killOneOf(service: string, { cluster, load, pause, choose }: Scene): Promise<void> {
   const victim = cluster.oldest(service);
   await load.burst();
   await victim.kill();
   await load.burst();
-  await pause(seconds(8, 4));
+  await pause(choose(8, 4));
   await cluster.start(service);
 }
 
@@ -184,7 +181,7 @@ function closeChannelsOf(node: string): string {
   end, rabbit_channel:list()).`;
 }
 
-async function poison(kind: Poison, { load, folder, expect, note, pause, seconds }: Scene): Promise<void> {
+async function poison(kind: Poison, { load, folder, expect, note, pause, choose }: Scene): Promise<void> {
   const image = await poisoned(kind);
   // In the midst of others, so that it shares a batch with them.
   const before = load.burst();
@@ -197,5 +194,5 @@ async function poison(kind: Poison, { load, folder, expect, note, pause, seconds
   note(`${kind}: ${status} ${error} after ${attempts} attempts`);
   expect(status >= 500 && error !== undefined, `the ${kind} killer got ${status}`);
   expect(attempts >= 1 && attempts <= MAX_ATTEMPTS, `${attempts} attempts for the ${kind} killer`);
-  await pause(seconds(5, 2));
+  await pause(choose(5, 2));
 }

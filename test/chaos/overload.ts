@@ -27,7 +27,7 @@ export async function prepareOverload({ cluster, load, defer }: Scene): Promise<
 }
 
 /** Measures the capacity, sends ten times as much, and then as little as before. */
-export async function overload({ cluster, load, expect, note, pause, seconds }: Scene): Promise<void> {
+export async function overload({ cluster, load, expect, note, pause, choose }: Scene): Promise<void> {
   const { models, rate } = load;
   const between = (from: number, to: number) =>
     load.samples.filter(({ sentAt }) => sentAt >= from && sentAt < to);
@@ -37,10 +37,10 @@ export async function overload({ cluster, load, expect, note, pause, seconds }: 
   await pause(3);
   const calm = summarise(between(calmFrom, performance.now()));
   await load.stop();
-  const capacity = await load.closedLoop(48, seconds(10, 5));
+  const capacity = await load.closedLoop(48, choose(10, 5));
 
   const memory = new MemoryWatch(cluster.members());
-  const duration = seconds(30, 8);
+  const duration = choose(30, 8);
   load.rate = Math.min(MAX_RATE, FACTOR * capacity);
   const begin = performance.now();
   load.start();

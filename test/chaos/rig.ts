@@ -30,8 +30,8 @@ export interface Scene {
   readonly redis: TestRedis;
   /** A folder of the event's own. */
   readonly folder: string;
-  /** Of two durations the one that fits this run: full, or short. */
-  seconds(full: number, short?: number): number;
+  /** Of two values the one that fits this run. */
+  choose(full: number, short: number): number;
   pause(seconds: number): Promise<void>;
   /** A bar beyond those of the requests: if it is not met, `otherwise` is reported. */
   expect(met: boolean, otherwise: string): void;
@@ -116,7 +116,7 @@ export class Rig {
 
       await this.#settle(load);
       const from = performance.now();
-      await scene.pause(scene.seconds(4, 2));
+      await scene.pause(scene.choose(4, 2));
       await load.burst();
       await scene.pause(1);
       const begin = performance.now();
@@ -174,7 +174,7 @@ export class Rig {
       redis: this.#redis,
       load,
       folder,
-      seconds: (full, short = full) => (this.#options.short ? short : full),
+      choose: (full, short) => (this.#options.short ? short : full),
       pause: (seconds) => delay(seconds * 1000),
       expect(met, otherwise) {
         if (!met) missed.push(otherwise);

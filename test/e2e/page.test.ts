@@ -240,7 +240,7 @@ describe("answers", () => {
   });
 
   const real = existsSync(CAT) ? test : test.skip;
-  real("a real cat is seen as one (skipped without the photos beside the project)", async () => {
+  real("a real cat is seen as one (skipped without ../shared/data/photos)", async () => {
     const page = await open();
     await choose(page, { name: "cat.jpg", mimeType: "image/jpeg", buffer: await readFile(CAT) });
     await ask(page);

@@ -1,5 +1,6 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
+import { rmSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createConnection } from "node:net";
 import { tmpdir } from "node:os";
@@ -37,7 +38,10 @@ async function localRedis(server: string): Promise<TestRedis> {
   const folder = await mkdtemp(join(tmpdir(), "redis-"));
   const port = await freePort();
   let running: ChildProcess | undefined;
-  const killAtExit = () => running?.kill("SIGKILL");
+  const killAtExit = () => {
+    running?.kill("SIGKILL");
+    rmSync(folder, { recursive: true, force: true });
+  };
   process.on("exit", killAtExit);
   const redis: TestRedis = {
     url: `redis://127.0.0.1:${port}`,
