@@ -120,9 +120,9 @@ export class ImagePipeline {
   }
 
   /**
-   * The first frame as the model wants it: `[height, width, 3]` uint8 RGB, in an ArrayBuffer of its own, which may be
-   * transferred. Resize semantics: {@link ImageInput.shortSide}; a `shortSide` too small for the frame is raised
-   * until the photo covers it. Small photos are enlarged.
+   * The first frame as the model wants it: `[height, width, 3]` uint8 RGB. Resize semantics:
+   * {@link ImageInput.shortSide}; a `shortSide` too small for the frame is raised until the photo covers it. Small
+   * photos are enlarged.
    *
    * @throws {ServingError} as `inspect`, and QUEUE_FULL, DEADLINE_EXCEEDED, CANCELLED
    */
@@ -214,8 +214,8 @@ function coveredBox({ width, height, shortSide = 0 }: ImageInput): Size {
 async function render(pipeline: Sharp, format: ImageFormat): Promise<Uint8Array> {
   if (format !== "jpeg" && (await pipeline.metadata()).space === "rgb16")
     pipeline.pipelineColourspace("srgb");
-  const { data } = await pipeline.toUint8Array();
-  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  // Not `toUint8Array`: sharp 0.35.5 frees the wrong one of its two arguments there, and every image stays in memory.
+  return pipeline.toBuffer();
 }
 
 /**
