@@ -6,18 +6,15 @@ import { count } from "./lib/metrics.ts";
 import { HealthChecks } from "./middlewares/health.ts";
 import { Load } from "./middlewares/load.ts";
 import { Metrics } from "./middlewares/metrics.ts";
-import { Prefetch } from "./middlewares/prefetch.ts";
+import { Prefetch, prefetches } from "./middlewares/prefetch.ts";
 import { RequestLog } from "./middlewares/request-log.ts";
 import { COMMANDS } from "./repl/commands.ts";
 import { LoadAwareStrategy } from "./strategies/load-aware.ts";
 import { AmqpTransporter } from "./transporters/amqp.ts";
 
-/** Batches' worth of requests that a node takes from RabbitMQ unless told otherwise: one computed, the rest at hand. */
-const PREFETCHED_BATCHES = 4;
-
 /** Everything Moleculer is told, from the settings alone: one process, compose and Kubernetes differ only in these. */
 export function brokerOptions(env: Env): BrokerOptions {
-  const prefetch = env.PREFETCH || PREFETCHED_BATCHES * env.MAX_BATCH_SIZE;
+  const { prefetch, least } = prefetches(env);
   const transporter = env.TRANSPORTER === "" ? undefined : amqp(env, prefetch);
   return {
     namespace: env.NAMESPACE,
@@ -45,7 +42,7 @@ export function brokerOptions(env: Env): BrokerOptions {
       RequestLog(),
       Load(),
       HealthChecks({ port: env.ADMIN_PORT, host: env.HOST }),
-      ...(transporter ? [Prefetch({ transporter, prefetch, least: env.MAX_BATCH_SIZE })] : []),
+      ...(transporter ? [Prefetch({ transporter, prefetch, least })] : []),
     ),
     // lib/run.ts ends the process in order.
     skipProcessEventRegistration: true,

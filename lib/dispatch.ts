@@ -8,6 +8,7 @@ import {
   toWire,
 } from "./errors.ts";
 import type { ImagePipeline } from "./image.ts";
+import { Tally } from "./tally.ts";
 import type {
   ClassifyParams,
   ClassifyResult,
@@ -50,7 +51,7 @@ export interface DispatcherOptions {
 export class Dispatcher {
   readonly #options: DispatcherOptions;
   /** Open questions by model. */
-  readonly #inFlight = new Map<string, number>();
+  readonly #inFlight = new Tally();
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
@@ -126,15 +127,13 @@ export class Dispatcher {
   }
 
   async #bounded(model: ModelDescription, compute: () => Promise<ModelAnswer>): Promise<ModelAnswer> {
-    const open = this.#inFlight.get(model.name) ?? 0;
-    if (open >= this.#options.maxInFlight) throw new QueueFullError(model.name, this.#options.maxInFlight);
-    this.#inFlight.set(model.name, open + 1);
+    const { maxInFlight } = this.#options;
+    if (this.#inFlight.count(model.name) >= maxInFlight) throw new QueueFullError(model.name, maxInFlight);
+    this.#inFlight.add(model.name);
     try {
       return await compute();
     } finally {
-      const left = (this.#inFlight.get(model.name) ?? 1) - 1;
-      if (left > 0) this.#inFlight.set(model.name, left);
-      else this.#inFlight.delete(model.name);
+      this.#inFlight.remove(model.name);
     }
   }
 

@@ -53,7 +53,7 @@ export const VARIABLES = {
   MODELS_DIR: str({ default: "models", desc: "folder of the models: `<name>/<version>/manifest.json`" }),
   TRANSPORTER: transporterUrl({
     default: "",
-    desc: 'RabbitMQ, several joined by ";"; empty: one process alone',
+    desc: 'RabbitMQ, amqp:// or amqps:// (a private authority: NODE_EXTRA_CA_CERTS), several joined by ";"; empty: one process alone',
   }),
   REDIS_URL: redisUrl({
     default: "",
@@ -82,11 +82,11 @@ export const VARIABLES = {
   BODY_TIMEOUT_MS: whole(1)({ default: 30_000, desc: "time a client has to send its request" }),
   MAX_IN_FLIGHT: whole(1)({
     default: 256,
-    desc: "requests the gateway holds at once; more are refused with 503",
+    desc: "requests the gateway holds at once, one model at most seven eighths; more are refused with 503",
   }),
   MAX_BUFFERED_BYTES: whole(1)({ default: 268_435_456, desc: "bytes of uploads the gateway holds at once" }),
   MAX_MODEL_IN_FLIGHT: whole(1)({
-    default: 64,
+    default: 256,
     desc: "requests a dispatcher has open to one model; more are refused with 503, undecoded",
   }),
   MAX_IMAGE_BYTES: whole(1)({ default: 10_485_760, desc: "largest image, encoded" }),
@@ -111,7 +111,7 @@ export const VARIABLES = {
   CACHE_MAX_ENTRIES: whole(1)({ default: 10_000, desc: "answers the in-memory cache holds" }),
   PREFETCH: whole(0)({
     default: 0,
-    desc: "requests a node takes from RabbitMQ at once; 0: four of its batches",
+    desc: "requests a node takes from RabbitMQ at once; 0: four batches, a dispatcher twice MAX_MODEL_IN_FLIGHT",
   }),
   STEAL_AFTER_MS: whole(1)({
     default: 500,

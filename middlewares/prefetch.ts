@@ -1,4 +1,5 @@
 import type { Middleware, ServiceBroker } from "moleculer";
+import type { Env } from "../lib/env.ts";
 import { loadOf } from "../lib/load.ts";
 import type { LoadReport } from "../lib/load-table.ts";
 
@@ -15,6 +16,31 @@ export interface PrefetchOptions {
   readonly least: number;
   /** Milliseconds between two looks at the load. @default 2000 */
   readonly everyMs?: number;
+}
+
+/** Batches' worth of requests that a node takes from RabbitMQ unless told otherwise: one computed, the rest at hand. */
+const PREFETCHED_BATCHES = 4;
+/** What AMQP has room for. */
+const MAX_PREFETCH = 65_535;
+
+/**
+ * How many requests a process takes from RabbitMQ at once, and how many at least when it is short of room. A
+ * dispatcher's requests wait for models: it must be able to hold all that one model may have open and more, or a flood
+ * on that model stands before the others in its queue, where nobody refuses it.
+ */
+export function prefetches(
+  env: Pick<Env, "SERVICES" | "PREFETCH" | "MAX_BATCH_SIZE" | "MAX_MODEL_IN_FLIGHT">,
+): Pick<PrefetchOptions, "prefetch" | "least"> {
+  const batches = { prefetch: PREFETCHED_BATCHES * env.MAX_BATCH_SIZE, least: env.MAX_BATCH_SIZE };
+  const dispatches = env.SERVICES.length === 0 || env.SERVICES.includes("dispatcher");
+  const own = dispatches
+    ? {
+        prefetch: Math.max(2 * env.MAX_MODEL_IN_FLIGHT, batches.prefetch),
+        least: env.MAX_MODEL_IN_FLIGHT + env.MAX_BATCH_SIZE,
+      }
+    : batches;
+  const prefetch = Math.min(env.PREFETCH || own.prefetch, MAX_PREFETCH);
+  return { prefetch, least: Math.min(own.least, prefetch) };
 }
 
 /** Share of the memory limit, or of time spent waiting for a core, from which on a node pulls less … */

@@ -50,7 +50,12 @@ export default defineService<Vars>()({
           )
         : undefined;
     this.dispatcher = new Dispatcher({
-      pipeline: new ImagePipeline({ ...limits, ...(concurrency > 0 ? { concurrency } : {}) }),
+      pipeline: new ImagePipeline({
+        ...limits,
+        // The bound is the one by model: what may be open to one, and as much to others, may wait for its decode.
+        maxWaiting: 2 * maxInFlight,
+        ...(concurrency > 0 ? { concurrency } : {}),
+      }),
       models: () => listModels(this.broker),
       maxInFlight,
       ...(this.cache ? { cache: this.cache } : {}),

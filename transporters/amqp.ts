@@ -154,9 +154,7 @@ export class AmqpTransporter extends Transporters.AMQP {
       const request = transit.pendingRequests.get(id);
       forget(id);
       // Stock leaves a timed-out request unsettled, and its context with the tracker that a graceful stop waits for.
-      // An answered one is settled by now.
-      const late = () => request?.reject(new DeadlineExceededError("answer"));
-      queueMicrotask(late);
+      if (request) rejectUnlessSettled(request);
     };
     // The request is still in RabbitMQ and another node will answer it.
     transit.removePendingRequestByNodeID = () => {};
@@ -485,6 +483,23 @@ async function close(connection: ChannelModel, channel: Channel | null): Promise
   } catch {
     // Closed already.
   }
+}
+
+/** An answered request is settled right after it was removed. */
+function rejectUnlessSettled(request: Transit.TransitRequest): void {
+  const { resolve, reject } = request;
+  let settled = false;
+  request.resolve = (value) => {
+    settled = true;
+    resolve(value);
+  };
+  request.reject = (error) => {
+    settled = true;
+    reject(error);
+  };
+  queueMicrotask(() => {
+    if (!settled) reject(new DeadlineExceededError("answer"));
+  });
 }
 
 function messageOf(error: unknown): string {

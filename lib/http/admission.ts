@@ -1,4 +1,5 @@
 import { ServingError } from "../errors.ts";
+import { Tally } from "../tally.ts";
 
 export interface AdmissionOptions {
   /** Requests held at once. At least 1. */
@@ -15,9 +16,14 @@ export interface Lease {
   release(): void;
 }
 
+/** What one model may hold of all places: a flood on it leaves some to the others. */
+const MODEL_SHARE = 7 / 8;
+
 /** The bounded number of requests and bytes behind the door: what does not fit is refused at once, never queued. */
 export class Admission {
   readonly #options: AdmissionOptions;
+  /** Requests held, by model. */
+  readonly #byModel = new Tally();
   #inFlight = 0;
   #bytes = 0;
 
@@ -46,15 +52,15 @@ export class Admission {
    * nothing keep nobody out; but an announcement that cannot fit now is refused before its body is read.
    *
    * @param announced the request's Content-Length, 0 if unknown
+   * @param models what it asks for, by name; undefined: whatever there is
    * @throws ServingError QUEUE_FULL
    */
-  enter(announced: number): Lease {
-    const { maxInFlight } = this.#options;
-    if (this.#inFlight >= maxInFlight) {
-      throw new ServingError("QUEUE_FULL", `The gateway holds ${maxInFlight} requests, which is all it may`);
-    }
+  enter(announced: number, models: readonly string[] | undefined): Lease {
+    const asked = new Set(models ?? ["all models"]);
+    this.#assertPlace(asked);
     this.#assertRoom(announced);
     this.#inFlight += 1;
+    for (const model of asked) this.#byModel.add(model);
     let held = 0;
     let released = false;
     return {
@@ -68,8 +74,21 @@ export class Admission {
         released = true;
         this.#inFlight -= 1;
         this.#bytes -= held;
+        for (const model of asked) this.#byModel.remove(model);
       },
     };
+  }
+
+  #assertPlace(asked: ReadonlySet<string>): void {
+    const { maxInFlight } = this.#options;
+    if (this.#inFlight >= maxInFlight) {
+      throw new ServingError("QUEUE_FULL", `The gateway holds ${maxInFlight} requests, which is all it may`);
+    }
+    const share = Math.ceil(MODEL_SHARE * maxInFlight);
+    for (const model of asked) {
+      if (this.#byModel.count(model) < share) continue;
+      throw new ServingError("QUEUE_FULL", `The gateway holds ${share} requests for ${model}, its share`);
+    }
   }
 
   #assertRoom(bytes: number): void {

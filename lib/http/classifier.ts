@@ -41,7 +41,7 @@ export class Classifier {
     // A deadline that the client named counts from its first byte, ours from its last: an upload may be slow.
     const named = req.headers["x-request-timeout-ms"] !== undefined;
     const kind = bodyKind(req.headers, this.#options);
-    const lease = this.#admission.enter(contentLengthOf(req.headers));
+    const lease = this.#admission.enter(contentLengthOf(req.headers), models);
     try {
       if (req.headers.expect) res.writeContinue();
       const timeoutMs = Math.min(bodyTimeoutMs, named ? startedAt + timeout - performance.now() : Infinity);

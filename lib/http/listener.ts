@@ -75,7 +75,9 @@ export class Listener {
     await this.#catchUp();
     const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
     for (const [socket, response] of this.#connections) {
-      if (!response || response.writableFinished) socket.destroy();
+      if (!response || (response.writableFinished && response.req.complete)) socket.destroy();
+      // Answered, with the rest of its body on the way: an end before that would reset the connection.
+      else if (response.writableFinished) endAfterBody(socket, response.req);
       else response.shouldKeepAlive = false;
     }
     await closed;
@@ -120,6 +122,12 @@ export class Listener {
       randomUUID(),
     );
   }
+}
+
+function endAfterBody(socket: Socket, req: IncomingMessage): void {
+  const timer = setTimeout(() => socket.destroy(), LINGER_MS);
+  socket.once("close", () => clearTimeout(timer));
+  req.once("close", () => socket.end());
 }
 
 /** Writes an answer where there is no response object, and closes once the client had a moment to read it. */

@@ -4,6 +4,8 @@ import type { Answer } from "./answer.ts";
 /** How long, and how much of, an unwanted request is read and thrown away after its answer. */
 export const LINGER_MS = 2000;
 const LINGER_BYTES = 32 * 1024 * 1024;
+/** A refused body of at most this is read and dropped rather than paid for with the connection. */
+const DROPPED_BYTES = 256 * 1024;
 
 /** Headers of every answer, the page included. */
 export const SECURITY_HEADERS: Map<string, string> = new Map([
@@ -12,23 +14,33 @@ export const SECURITY_HEADERS: Map<string, string> = new Map([
   ["referrer-policy", "no-referrer"],
 ]);
 
-/** Sends an answer; does nothing if the client is gone. Closes the connection if the request is still coming in. */
+/**
+ * Sends an answer; does nothing if the client is gone. Closes the connection if the request is still coming in, but for
+ * small ones that are refused for want of room: under a flood, new connections would cost more than the bodies.
+ */
 export function send(req: IncomingMessage, res: ServerResponse, { status, body, headers }: Answer): void {
   if (res.headersSent || res.destroyed) return;
   const text = typeof body === "string" ? body : JSON.stringify(body);
-  if (!req.complete) res.shouldKeepAlive = false;
+  // Of a small body Node reads and drops the rest by itself.
+  const ends = req.complete || (status === 503 && isSmall(req) && res.shouldKeepAlive);
+  if (!ends) res.shouldKeepAlive = false;
   res.writeHead(status, {
     "content-type": "application/json; charset=utf-8",
     "cache-control": "no-store",
     "content-length": Buffer.byteLength(text),
     ...headers,
   });
-  if (req.complete) {
+  if (ends) {
     res.end(text);
     return;
   }
   res.write(text);
   linger(req, res);
+}
+
+/** Whether the whole body is announced, small, and sent without being asked for. */
+function isSmall({ headers }: IncomingMessage): boolean {
+  return Number(headers["content-length"]) <= DROPPED_BYTES && headers.expect === undefined;
 }
 
 /**

@@ -14,6 +14,8 @@ import { type ChaosEvent, Rig } from "./rig.ts";
  *     npm run chaos                          all events
  *     npm run chaos -- --only redis          one; may be repeated
  *     npm run chaos -- --short               shorter phases
+ *     npm run chaos -- --tries 3             an event that misses its bars is run again, up to that often in all: for
+ *                                            machines whose time others take
  *     npm run chaos -- --json                the last line is one JSON object
  *     npm run chaos -- --without steal       with a protecting mechanism off: now bars must be missed
  *     npm run chaos -- --prove               each event with its mechanism off; exits with 1 when a bar is met
@@ -24,6 +26,7 @@ const OPTIONS = {
   short: { type: "boolean", default: false },
   json: { type: "boolean", default: false },
   prove: { type: "boolean", default: false },
+  tries: { type: "string", default: "1" },
 } as const;
 
 async function main(): Promise<boolean> {
@@ -32,6 +35,10 @@ async function main(): Promise<boolean> {
   if (without !== undefined && !isMechanism(without))
     throw unknown("without", Object.keys(MECHANISMS), without);
   const events = chosen(values.only);
+  const tries = Number(values.tries);
+  if (!(Number.isInteger(tries) && tries >= 1))
+    throw new RangeError(`Expected --tries to be a positive integer but received "${values.tries}"`);
+  const isWrong = ({ skipped, missed }: Outcome) => skipped === undefined && missed.length > 0 !== prove;
   const began = performance.now();
   const logs = await mkdtemp(join(tmpdir(), "chaos-logs-"));
   const print = (text: string) => console.log(text);
@@ -44,12 +51,16 @@ async function main(): Promise<boolean> {
   for (const [mechanism, group = []] of Object.entries(groups)) {
     if (isMechanism(mechanism)) print(`without ${mechanism}: ${MECHANISMS[mechanism].about}`);
     outcomes.push(
-      ...(await runAll(group, { short, logs, ...(isMechanism(mechanism) ? { without: mechanism } : {}) })),
+      ...(await runAll(
+        group,
+        { short, logs, ...(isMechanism(mechanism) ? { without: mechanism } : {}) },
+        (outcome, attempt) => attempt < tries && isWrong(outcome),
+      )),
     );
   }
 
   const run = outcomes.filter(({ skipped }) => skipped === undefined);
-  const wrong = run.filter(({ missed }) => missed.length > 0 !== prove);
+  const wrong = run.filter(isWrong);
   const ok = wrong.length === 0;
   const seconds = Math.round((performance.now() - began) / 1000);
   const names = wrong.map(({ event }) => event).join(", ");
@@ -65,14 +76,19 @@ async function main(): Promise<boolean> {
 async function runAll(
   events: readonly ChaosEvent[],
   options: { short: boolean; logs: string; without?: MechanismName },
+  again: (outcome: Outcome, attempt: number) => boolean,
 ): Promise<Outcome[]> {
   const rig = await Rig.start(options);
   try {
     const outcomes: Outcome[] = [];
     for (const event of events) {
-      const outcome = await rig.run(event);
-      console.log(line(outcome));
-      outcomes.push(outcome);
+      for (let attempt = 1; ; attempt++) {
+        const outcome = await rig.run(event);
+        console.log(line(outcome));
+        if (again(outcome, attempt)) continue;
+        outcomes.push(outcome);
+        break;
+      }
     }
     return outcomes;
   } finally {

@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { flood, prepareFlood } from "./flood.ts";
 import { poisoned } from "./images.ts";
 import { createNetwork } from "./network.ts";
 import { overload, prepareOverload } from "./overload.ts";
@@ -154,6 +155,14 @@ export const EVENTS: readonly ChaosEvent[] = [
     judgesItself: true,
     prepare: prepareOverload,
     act: overload,
+  },
+  {
+    name: "flood",
+    about: "five times the capacity of one model, another looked at",
+    protectedBy: "share",
+    judgesItself: true,
+    prepare: prepareFlood,
+    act: flood,
   },
 ];
 

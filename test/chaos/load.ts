@@ -1,6 +1,7 @@
 import { Agent } from "node:http";
 import { setTimeout as delay } from "node:timers/promises";
 import { http } from "../helpers/http.ts";
+import { percentile } from "../helpers/percentile.ts";
 import { photo } from "./images.ts";
 
 /** One request and what became of it. Every request that was sent becomes one. */
@@ -179,4 +180,17 @@ export function summarise(samples: readonly Sample[]): Summary {
     slowestMs: samples.reduce((most, { ms }) => Math.max(most, ms), 0),
     errors,
   };
+}
+
+/** Whether it was refused for want of room, rather than lost. */
+export function isRefusal({ status }: Sample): boolean {
+  return status === 503 || status === 429;
+}
+
+/** Milliseconds that this share of the samples stays below; 0 without samples. */
+export function latency(samples: readonly Sample[], share: number): number {
+  return percentile(
+    samples.map(({ ms }) => ms),
+    share,
+  );
 }

@@ -77,6 +77,10 @@ export const MECHANISMS = {
     about: "the gateway holds a bounded number of requests and refuses the others at once",
     env: () => ({ MAX_IN_FLIGHT: "100000" }),
   },
+  share: {
+    about: "no model holds all of the gateway's places, nor all of a dispatcher",
+    env: () => ({ MAX_IN_FLIGHT: "100000", MAX_MODEL_IN_FLIGHT: "100000" }),
+  },
 } as const satisfies Record<string, Mechanism>;
 
 export type MechanismName = keyof typeof MECHANISMS;

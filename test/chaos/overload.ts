@@ -1,5 +1,6 @@
 import type { Member } from "./cluster.ts";
-import { type Sample, summarise } from "./load.ts";
+import { tightenGateway } from "./gateway.ts";
+import { isRefusal, latency, summarise } from "./load.ts";
 import type { Scene } from "./rig.ts";
 
 const FACTOR = 10;
@@ -16,12 +17,9 @@ const MEMORY_SAMPLES_PER_SECOND = 2;
  * Two nodes whose engine takes the same time for every item, so that the capacity is known and does not depend on the
  * CPU that the load generator takes away from the cluster; and a gateway that holds what they do in two seconds.
  */
-export async function prepareOverload({ cluster, load, defer }: Scene): Promise<void> {
-  const former = cluster.oldest("gateway");
-  const gateway = await cluster.start("gateway", { env: { MAX_IN_FLIGHT: "64" } });
-  load.target = gateway.url;
-  await former.stop();
-  defer(() => gateway.stop());
+export async function prepareOverload(scene: Scene): Promise<void> {
+  const { cluster, load } = scene;
+  await tightenGateway(scene);
   for (let i = 0; i < 2; i++) await cluster.start("steady");
   load.models = [...load.models, "steady"];
 }
@@ -65,7 +63,7 @@ export async function overload({ cluster, load, expect, note, pause, choose }: S
   const goodput = answered.length / ((end - begin) / 1000) / capacity;
   note(`capacity ${capacity.toFixed(1)}/s, sent ${(flood.length / ((end - begin) / 1000)).toFixed(0)}/s`);
   note(`goodput ${goodput.toFixed(2)} of it`);
-  note(`refused in ${Math.round(percentile(flood.filter(isRefusal), 0.99))} ms (p99)`);
+  note(`refused in ${Math.round(latency(flood.filter(isRefusal), 0.99))} ms (p99)`);
   note(`memory +${Math.round(memory.growth / 1024 / 1024)} MiB`);
   note(`then ${Math.round(calmAgain.slowestMs)} ms, before ${Math.round(calm.slowestMs)} ms`);
   expect(goodput >= MIN_GOODPUT, `goodput ${goodput.toFixed(2)} of the capacity`);
@@ -76,15 +74,6 @@ export async function overload({ cluster, load, expect, note, pause, choose }: S
     calmAgain.failed === 0 && calmAgain.slowestMs <= calm.slowestMs + NORMAL_MS,
     `not back to normal after ${RECOVERY_SECONDS} s`,
   );
-}
-
-function isRefusal({ status }: Sample): boolean {
-  return status === 503 || status === 429;
-}
-
-function percentile(samples: readonly Sample[], share: number): number {
-  const times = samples.map(({ ms }) => ms).sort((a, b) => a - b);
-  return times[Math.min(times.length - 1, Math.floor(share * times.length))] ?? 0;
 }
 
 /** How much the memory of processes grows, of the one that grows most. */

@@ -5,6 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { eventually } from "../helpers/eventually.ts";
 import { type Rabbit, startRabbit } from "../helpers/rabbitmq.ts";
 import { startRedis, type TestRedis } from "../helpers/redis.ts";
+import { stealMeter } from "../helpers/steal.ts";
 import { Cluster } from "./cluster.ts";
 import { Load, type Sample, summarise } from "./load.ts";
 import type { MechanismName } from "./mechanisms.ts";
@@ -18,6 +19,9 @@ const RATE = 12;
 
 /** Time for every process to get a request after an event: reconnecting, and the end of what the strategy holds against it. */
 const RECOVERY_MS = 30_000;
+
+/** Share of the time from which on it is said that other machines had it. */
+const NOTABLE_STEAL = 0.02;
 
 /** An event that needs what this machine does not have. */
 export class Skipped extends Error {}
@@ -107,6 +111,7 @@ export class Rig {
     const missed: string[] = [];
     const notes: string[] = [];
     const common = { event: event.name, about: event.about, missed, notes };
+    const steal = stealMeter();
     let load: Load | undefined;
     try {
       await this.#cluster.resize(ROSTER);
@@ -135,6 +140,8 @@ export class Rig {
           `slowest ${Math.round(during.slowestMs)} ms > ${Math.round(limit)}`,
         );
       }
+      const stolen = steal();
+      if (stolen > NOTABLE_STEAL) notes.push(`other machines took ${Math.round(100 * stolen)} % of the time`);
       return { ...common, ...during, normalMs: normal.slowestMs };
     } catch (error) {
       if (error instanceof Skipped) return { ...common, ...summarise([]), skipped: error.message };

@@ -312,13 +312,14 @@ test("memory is back to where it was after many bad requests", async () => {
   const round = async () => {
     for (const [, , , send] of heavy) await send();
   };
-  for (let warm = 0; warm < 3; warm++) await round();
+  // The allocator keeps what one wave of garbage took: the level is where it stops growing.
+  for (let warm = 0; warm < 10; warm++) await round();
   const before = residentBytes();
-  // Kept, these would be over 300 MiB.
-  for (let again = 0; again < 10; again++) await round();
+  // Kept, these would be over 600 MiB.
+  for (let again = 0; again < 20; again++) await round();
   await eventually(async () => {
     await expectServing();
-    return residentBytes() - before < 64 * MIB;
+    return residentBytes() - before < 128 * MIB;
   });
 }, 120_000);
 

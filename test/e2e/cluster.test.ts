@@ -1,9 +1,10 @@
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { resolve } from "node:path";
 import sharp from "sharp";
 import { eventually } from "../helpers/eventually.ts";
 import { brokerUrl, deleteNamespace, releaseBroker } from "../helpers/rabbitmq.ts";
 import { startServer, type TestServer } from "../helpers/server.ts";
+import { type TlsProxy, tlsProxy } from "../helpers/tls-proxy.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 /** A node whose wall clock is ten seconds ahead. */
@@ -110,6 +111,51 @@ describe("roles as processes over RabbitMQ", () => {
       const cat = (await modelsAt(url)).find(({ name }) => name === "resnet-cat");
       return cat?.replicas.length === 1;
     });
+  }, 60_000);
+});
+
+describe("over TLS", () => {
+  let proxy: TlsProxy;
+  let secure: string;
+
+  beforeAll(async () => {
+    const { hostname, port, username, password } = new URL(transporter);
+    proxy = await tlsProxy({ host: hostname, port: Number(port) });
+    secure = `amqps://${username}:${password}@localhost:${proxy.port}`;
+  }, 120_000);
+
+  afterAll(() => proxy.close());
+
+  test("a cluster works whose certificate authority Node was told of", async () => {
+    const env = { TRANSPORTER: secure, NODE_EXTRA_CA_CERTS: proxy.ca, NAMESPACE: `${namespace}-tls` };
+    const [gateway] = await Promise.all(["gateway", "dispatcher,resnet-cat"].map((each) => start(each, env)));
+    await eventually(async () => (await modelsAt(gateway?.url ?? "")).length === 1);
+    const { status, body } = await ask(gateway?.url ?? "");
+    expect([status, body["results"]?.["resnet-cat"]]).toMatchObject([200, { label: expect.any(String) }]);
+    expect(proxy.accepted()).toBe(2);
+    await Promise.all(servers.splice(-2).map((server) => server.stop()));
+    await forget(`${namespace}-tls`);
+  }, 60_000);
+
+  test("a certificate that nobody vouches for is named, and the node goes on trying", async () => {
+    const before = proxy.accepted();
+    const child = spawn(process.execPath, ["bin/start.ts"], {
+      cwd: ROOT,
+      env: { PATH: process.env["PATH"], SERVICES: "dispatcher", TRANSPORTER: secure, NAMESPACE: namespace },
+    });
+    let text = "";
+    for (const stream of [child.stdout, child.stderr])
+      stream.on("data", (chunk: Buffer) => {
+        text += chunk.toString();
+      });
+    try {
+      await eventually(() => /trying again.*self-signed certificate/.test(text), 20_000);
+      expect(child.exitCode).toBeNull();
+      expect(text).not.toContain("Ready");
+      expect(proxy.accepted()).toBe(before);
+    } finally {
+      child.kill("SIGKILL");
+    }
   }, 60_000);
 });
 

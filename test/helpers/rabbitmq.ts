@@ -100,6 +100,8 @@ async function localRabbit(server: string): Promise<Rabbit> {
     // A name server of its own, that ends with it.
     ERL_EPMD_PORT: String(epmdPort),
     ERL_EPMD_ADDRESS: "127.0.0.1",
+    // Else it refuses to end while it has not noticed the death of the node.
+    ERL_EPMD_RELAXED_COMMAND_CHECK: "1",
     RABBITMQ_NODENAME: `test-${randomBytes(4).toString("hex")}@localhost`,
     RABBITMQ_NODE_IP_ADDRESS: "127.0.0.1",
     RABBITMQ_NODE_PORT: String(port),

@@ -7,6 +7,7 @@ import type { GatewayOptions } from "../../lib/http/options.ts";
 import { registerMetrics } from "../../lib/metrics.ts";
 import type { ClassifyParams, ImageAnswer, ModelAnswer } from "../../lib/types.ts";
 import gateway from "../../services/gateway.service.ts";
+import { eventually } from "../helpers/eventually.ts";
 import { dial, form, http, readAll } from "../helpers/http.ts";
 
 type Classify = (ctx: Context<ClassifyParams, { traceparent?: string }>) => Promise<readonly ImageAnswer[]>;
@@ -337,11 +338,6 @@ describe("a client that hangs up", () => {
   });
 });
 
-/** Asks again until it is so. */
-async function eventually(check: () => Promise<boolean>): Promise<void> {
-  while (!(await check())) await new Promise((resolve) => setTimeout(resolve, 10));
-}
-
 describe("models", () => {
   test("are listed with what they can do", async () => {
     const { url, broker } = await start();
@@ -466,7 +462,7 @@ describe("at the door", () => {
     // The rest of this body never comes: an answer before it proves that nobody waits for it.
     const socket = await dial(url);
     socket.write(
-      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 1000\r\n\r\n",
+      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 1000000\r\n\r\n",
     );
     const refused = await readAll(socket);
     expect(refused).toMatch(/^HTTP\/1\.1 503 /);
@@ -494,6 +490,22 @@ describe("at the door", () => {
     socket.write(`7d0\r\n${"x".repeat(2000)}\r\n`);
     expect(await readAll(socket)).toMatch(/^HTTP\/1\.1 503 /);
     expect((await http(`${url}/api/classify`, IMAGE)).status).toBe(200);
+  });
+
+  test("a small request that is refused for want of room keeps its connection", async () => {
+    const { url } = await start({ http: { maxBufferedBytes: 10 } });
+    const socket = await dial(url);
+    const head =
+      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 2000\r\n";
+    let text = "";
+    socket.on("data", (chunk: Buffer) => {
+      text += chunk.toString();
+    });
+    socket.write(`${head}\r\n${"x".repeat(500)}`);
+    await eventually(() => /^HTTP\/1\.1 503 [\s\S]*connection: keep-alive/i.test(text));
+    socket.write(`${"x".repeat(1500)}GET /api/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`);
+    await once(socket, "close");
+    expect(text).toMatch(/HTTP\/1\.1 200 OK/);
   });
 
   test("an answer before the end of a large body reaches the client", async () => {
@@ -610,5 +622,24 @@ describe("a stop", () => {
     const reply = await inFlight;
     expect([reply.status, reply.headers.connection]).toEqual([200, "close"]);
     await stopped;
+  });
+
+  test("lets the rest of a refused request come, for a moment", async () => {
+    const { url, broker } = await start({ http: { maxBufferedBytes: 10 } });
+    const refuse = async () => {
+      const socket = await dial(url);
+      socket.write(
+        "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 200\r\n\r\nx",
+      );
+      const [answer] = (await once(socket, "data")) as [Buffer];
+      expect(answer.toString()).toMatch(/^HTTP\/1\.1 503 /);
+      return { socket, closed: once(socket, "close") };
+    };
+    const [finishing, silent] = [await refuse(), await refuse()];
+    brokers.splice(brokers.indexOf(broker), 1);
+    const stopped = broker.stop();
+    finishing.socket.write("x".repeat(199));
+    await expect(finishing.closed).resolves.toEqual([false]);
+    await Promise.all([stopped, silent.closed]);
   });
 });

@@ -1,4 +1,4 @@
-import { isLoaded } from "../../../middlewares/prefetch.ts";
+import { isLoaded, prefetches } from "../../../middlewares/prefetch.ts";
 
 describe("a node", () => {
   test.each([
@@ -10,5 +10,20 @@ describe("a node", () => {
     [{ memory: 0.7, wait: 0.1 }, true, false],
   ])("with %j that pulled less (%s) pulls less: %s", (report, before, after) => {
     expect(isLoaded(report, before)).toBe(after);
+  });
+});
+
+describe("what a process takes at once, and when short of room", () => {
+  const env = { SERVICES: ["resnet-cat"], PREFETCH: 0, MAX_BATCH_SIZE: 8, MAX_MODEL_IN_FLIGHT: 64 };
+
+  test.each([
+    ["a model: four batches, one", {}, 32, 8],
+    ["a dispatcher: more than one model may have open", { SERVICES: ["dispatcher"] }, 128, 72],
+    ["all services", { SERVICES: [] }, 128, 72],
+    ["as it is told", { PREFETCH: 20 }, 20, 8],
+    ["a dispatcher as it is told", { SERVICES: ["dispatcher"], PREFETCH: 20 }, 20, 20],
+    ["what AMQP has room for", { SERVICES: [], MAX_MODEL_IN_FLIGHT: 1e6 }, 65_535, 65_535],
+  ])("%s", (_, own, prefetch, least) => {
+    expect(prefetches({ ...env, ...own })).toEqual({ prefetch, least });
   });
 });

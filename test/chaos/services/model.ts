@@ -1,0 +1,18 @@
+import { defineService } from "../../../lib/define.ts";
+import type { ImageModel } from "../../../lib/image-model.ts";
+import { ImageClassifier } from "../../../mixins/image-classifier.mixin.ts";
+
+/** The shipped model on a runtime of `test/chaos/runtimes/`, and itself in everything else. */
+export function modelOn(runtime: string, { name, question }: { name: string; question: string }) {
+  return defineService<{ model: ImageModel }>()({
+    name,
+    mixins: [ImageClassifier],
+    settings: { model: "pets-resnet", group: "cat", question },
+    created() {
+      const { model } = this;
+      const engineSpec = model.engineSpec.bind(model);
+      const file = new URL(`../runtimes/${runtime}.ts`, import.meta.url).href;
+      model.engineSpec = (threads) => ({ ...engineSpec(threads), runtime: file });
+    },
+  });
+}
