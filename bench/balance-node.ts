@@ -26,6 +26,7 @@ broker.createService({
   },
 });
 process.once("message", () => drain(broker));
+// However the bench ends.
 process.once("disconnect", () => process.exit());
 await broker.start();
 process.send?.("ready");

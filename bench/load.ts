@@ -1,4 +1,5 @@
 import autocannon from "autocannon";
+import { percentile } from "../test/helpers/percentile.ts";
 
 export interface LoadResult {
   readonly connections: number;
@@ -37,14 +38,11 @@ export async function drive(
     // Autocannon's own percentiles are whole milliseconds.
     run.on("response", (_client, _status, _bytes, milliseconds) => times.push(milliseconds));
   });
-  times.sort((a, b) => a - b);
-  const percentile = (share: number) =>
-    times[Math.min(times.length - 1, Math.floor(share * times.length))] ?? 0;
   return {
     connections,
     perSecond: result["2xx"] / result.duration,
-    p50: percentile(0.5),
-    p99: percentile(0.99),
+    p50: percentile(times, 0.5),
+    p99: percentile(times, 0.99),
     failed: result.non2xx + result.errors + result.timeouts,
   };
 }
