@@ -32,6 +32,8 @@ export interface ModelMetadata {
     readonly maxBatchSize: number;
     readonly maxQueueSize: number;
     readonly maxQueueDelayMs: number;
+    /** Batches computed at once. */
+    readonly concurrency: number;
   };
 }
 

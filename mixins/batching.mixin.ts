@@ -26,6 +26,7 @@ export const Batching = defineMixin<Vars>()({
       maxQueueSize: env.MAX_QUEUE_SIZE,
       maxQueueDelayMs: env.MAX_QUEUE_DELAY_MS,
       latencyTargetMs: env.LATENCY_TARGET_MS,
+      concurrency: 1,
     },
   },
 

@@ -3,7 +3,7 @@ import type { Context } from "moleculer";
 import type { SettledItem } from "../lib/batcher.ts";
 import { cpuLimit } from "../lib/cgroup.ts";
 import { defineMixin } from "../lib/define.ts";
-import { EngineHost } from "../lib/engines/host.ts";
+import { EnginePool } from "../lib/engines/pool.ts";
 import { env } from "../lib/env.ts";
 import { ImageModel } from "../lib/image-model.ts";
 import { latestVersion } from "../lib/manifest.ts";
@@ -13,10 +13,12 @@ import { Batching } from "./batching.mixin.ts";
 
 interface Vars {
   model: ImageModel;
-  engine: EngineHost;
+  engine: EnginePool;
   /** From the batching mixin. */
   submit(ctx: Context, inputs: readonly Uint8Array[]): Promise<SettledItem<Classification>[]>;
 }
+
+const THREADS = env.ENGINE_THREADS || Math.max(1, Math.floor(cpuLimit()));
 
 /**
  * A yes/no question put to an image classifier. The whole of a service:
@@ -42,28 +44,32 @@ export const ImageClassifier = defineMixin<Vars>()({
     /** Yes from this probability on, 0–1. */
     threshold: 0.5,
     modelsDir: env.MODELS_DIR,
-    /** Threads of the engine; 0: the CPU limit. */
-    threads: env.ENGINE_THREADS,
+    /** Threads of its engines together. */
+    threads: THREADS,
+    /** As many batches at once, each with an engine. */
+    batching: { concurrency: Math.min(env.ENGINE_INSTANCES, THREADS) },
   },
 
   created() {
-    const { model, modelsDir, group, threshold, question } = this.settings;
+    const { model, modelsDir, group, threshold, question, batching } = this.settings;
     this.model = new ImageModel(latestVersion(resolve(modelsDir, model)), { group, threshold });
     const metadata: ModelMetadata = {
       kind: "model",
       question,
       ...this.model.description,
-      batching: (this.settings as unknown as { batching: ModelMetadata["batching"] }).batching,
+      batching: batching as ModelMetadata["batching"],
     };
     Object.assign(this.metadata, metadata);
   },
 
   async started() {
     await this.model.verify();
-    const threads = this.settings.threads || Math.max(1, Math.floor(cpuLimit()));
-    this.engine = new EngineHost({
+    const { threads, batching } = this.settings;
+    this.engine = new EnginePool({
       name: this.name,
-      spec: this.model.engineSpec(threads),
+      spec: (threads) => this.model.engineSpec(threads),
+      threads,
+      instances: batching.concurrency,
       onRestart: (reason) => {
         count(this.broker, "engine.restarts.total", { model: this.name });
         this.logger.warn("Engine restarted", { reason });
@@ -72,7 +78,7 @@ export const ImageClassifier = defineMixin<Vars>()({
     await this.engine.load();
     const { name, version } = this.model.description.model;
     gauge(this.broker, "inference.model.version", version, { model: this.name, name });
-    this.logger.info("Model is warm", { name, version, threads });
+    this.logger.info("Model is warm", { name, version, threads, instances: batching.concurrency });
   },
 
   async stopped() {

@@ -38,12 +38,18 @@ export class EngineHost {
   #worker: Worker | undefined;
   #ready: Promise<Worker> | undefined;
   #nextId = 0;
+  #warm = false;
   #deaths = 0;
   #everReady = false;
   #disposed = false;
 
   constructor(options: EngineHostOptions) {
     this.#options = { loadTimeoutMs: 60_000, runTimeoutMs: 30_000, ...options };
+  }
+
+  /** Whether a run would start now, its model loaded and warm. */
+  get ready(): boolean {
+    return this.#warm;
   }
 
   /**
@@ -80,6 +86,7 @@ export class EngineHost {
   /** Ends the worker; what it computes is lost. */
   async dispose(): Promise<void> {
     this.#disposed = true;
+    this.#warm = false;
     const worker = this.#worker;
     this.#worker = undefined;
     this.#failPending("it is disposed");
@@ -118,6 +125,7 @@ export class EngineHost {
         if (message.type === "ready") {
           clearTimeout(timer);
           this.#everReady = true;
+          this.#warm = this.#worker === worker;
           resolve(worker);
         } else this.#answer(message);
       });
@@ -141,6 +149,7 @@ export class EngineHost {
     if (this.#worker !== worker) return;
     this.#worker = undefined;
     this.#ready = undefined;
+    this.#warm = false;
     this.#deaths += 1;
     void worker.terminate();
     this.#failPending(reason);

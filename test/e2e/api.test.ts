@@ -101,7 +101,7 @@ test("the models are listed with what is in force", async () => {
     model: { name: "pets-resnet", version: 1 },
     state: "ready",
     input: { type: "image" },
-    batching: { maxBatchSize: 8, maxQueueSize: 128, maxQueueDelayMs: 0 },
+    batching: { maxBatchSize: 8, maxQueueSize: 128, maxQueueDelayMs: 0, concurrency: expect.any(Number) },
   });
 });
 

@@ -75,7 +75,7 @@ async function start({ http: options = {}, classify = allYes }: Setup = {}) {
       model: MODEL,
       input: { type: "image", width: 2, height: 2 },
       labels: ["cat"],
-      batching: { maxBatchSize: 8, maxQueueSize: 9, maxQueueDelayMs: 0 },
+      batching: { maxBatchSize: 8, maxQueueSize: 9, maxQueueDelayMs: 0, concurrency: 1 },
     },
   });
   brokers.push(broker);
@@ -347,7 +347,7 @@ describe("models", () => {
       model: MODEL,
       input: { type: "image", width: 2, height: 2 },
       labels: ["cat"],
-      batching: { maxBatchSize: 8, maxQueueSize: 9, maxQueueDelayMs: 0 },
+      batching: { maxBatchSize: 8, maxQueueSize: 9, maxQueueDelayMs: 0, concurrency: 1 },
       state: "ready",
       replicas: [broker.nodeID],
     };

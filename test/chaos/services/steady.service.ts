@@ -1,4 +1,8 @@
 import { modelOn } from "./model.ts";
 
 /** A model that takes the same time for every item. */
-export default modelOn("steady", { name: "steady", question: "Is it in time?" });
+export default modelOn("steady", {
+  name: "steady",
+  question: "Is it in time?",
+  batching: { concurrency: 1 },
+});

@@ -11,7 +11,7 @@ const model = (name: string, more: Partial<ModelDescription> = {}): ModelDescrip
   model: { name: "net", version: 1 },
   input,
   labels: ["yes"],
-  batching: { maxBatchSize: 1, maxQueueSize: 1, maxQueueDelayMs: 0 },
+  batching: { maxBatchSize: 1, maxQueueSize: 1, maxQueueDelayMs: 0, concurrency: 1 },
   state: "ready",
   replicas: ["n"],
   ...more,
