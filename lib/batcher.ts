@@ -154,7 +154,8 @@ interface Batch<I, O> {
  * 2. the head of the queue: the oldest items, up to the bound on the batch size, none of them `alone` unless it is
  *    the only one. They leave for the first of these reasons that holds:
  *    - `full`: the batch cannot grow: it has reached the bound, or it is or stands before an `alone` item;
- *    - `idle`: no batch is in the engine; or there is no delay to wait for (`maxQueueDelayMs` is 0, or draining);
+ *    - `idle`: no batch is in the engine; or there is no delay to wait for (`maxQueueDelayMs` is 0, or draining), and
+ *      then no more than one slot's share of all that waits and runs;
  *    - `delay`: the oldest has waited `maxQueueDelayMs`;
  *    - `deadline`: with what such a batch takes, one of them would miss its deadline. Before the first measurement
  *      any deadline is at stake.
@@ -350,8 +351,14 @@ export class Batcher<I, O> {
     const items = head.map(({ value }) => value);
     const reason = full ? "full" : this.#reasonToLeave(items, now);
     if (!reason) return undefined;
-    for (const place of head) this.#queue.remove(place);
-    return { items, reason, bisected: false };
+    const size = reason === "idle" ? Math.min(items.length, this.#share()) : items.length;
+    for (const place of head.slice(0, size)) this.#queue.remove(place);
+    return { items: items.slice(0, size), reason, bisected: false };
+  }
+
+  /** Items in each batch if all slots had as many: one large batch beside a small one makes its callers wait longer. */
+  #share(): number {
+    return this.#running === 0 ? Number.POSITIVE_INFINITY : Math.ceil(this.#unsettled / this.#concurrency);
   }
 
   /** Why a batch that could still grow leaves now; undefined if it waits (a timer is set then). */

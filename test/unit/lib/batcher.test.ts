@@ -106,6 +106,22 @@ describe("Batcher", () => {
       expect(batches).toEqual(["a", "b"]);
     });
 
+    test("slots without a delay share what there is evenly", async () => {
+      const { batcher, batches, finish } = setUp({ concurrency: 2 });
+      void batcher.submit(["a"]);
+      void batcher.submit([..."bcdef"]);
+      expect(batches).toEqual(["a", "bcd"]);
+      await finish();
+      expect(batches).toEqual(["a", "bcd", "ef"]);
+    });
+
+    test("a full batch is no less full for the other slots", () => {
+      const { batcher, batches } = setUp({ concurrency: 2, maxBatchSize: 4 });
+      void batcher.submit(["a"]);
+      void batcher.submit([..."bcde"]);
+      expect(batches).toEqual(["a", "bcde"]);
+    });
+
     test("no second slot is used where there is none", async () => {
       const { batcher, batches, clock } = setUp({ maxQueueDelayMs: 10 });
       void batcher.submit(["a"]);
