@@ -36,8 +36,8 @@ const { values } = parseArgs({
     json: { type: "boolean", default: false },
   },
 });
-const rounds = Number(values.rounds);
-const seconds = Number(values.seconds);
+const rounds = positive("rounds");
+const seconds = positive("seconds");
 const ROOT = resolve(import.meta.dirname, "..");
 const RABBITMQ_URL = process.env["TRANSPORTER"] ?? "amqp://guest:guest@127.0.0.1:5672";
 const CONNECTIONS = [1, 8, 32];
@@ -55,6 +55,13 @@ if (values.model !== "pets" && values.model !== "resnet50")
   throw new Error("Expected --model to be pets or resnet50");
 if (values.transport !== "none" && values.transport !== "amqp")
   throw new Error("Expected --transport to be none or amqp");
+
+function positive(option: "rounds" | "seconds"): number {
+  const value = Number(values[option]);
+  if (value > 0) return value;
+  throw new Error(`Expected --${option} to be a number above 0 but received "${values[option]}"`);
+}
+
 const { service, dir, group } = MODELS[values.model];
 if (values.model === "resnet50" && !existsSync(resolve(ROOT, dir))) {
   console.error(

@@ -18,7 +18,7 @@ interface Engine {
 /**
  * The engines of one model. A batch that is alone has all threads: it is answered soonest. Batches that run at the
  * same time have an engine each, with its share of the threads: no thread then waits for another at the end of every
- * layer, which two cores spend a tenth of their time with when they work on one batch and share it with others.
+ * layer, which is worst when they share their cores with other work.
  *
  * Every engine has the weights in memory for itself: `instances + 1` times, unless `instances` is 1.
  */
@@ -75,9 +75,11 @@ export class EnginePool {
 
   /** The whole one if nothing runs, else the share with least to do; none that is down while another is up. */
   #next(): Engine {
-    const busy = this.#engines.some(({ running }) => running > 0);
-    const candidates = busy && this.#shares.length > 0 ? this.#shares : this.#engines;
-    const rank = ({ host, running }: Engine) => (host.ready ? running : Number.POSITIVE_INFINITY);
-    return candidates.reduce((best, engine) => (rank(engine) < rank(best) ? engine : best));
+    const alone = this.#engines.every(({ running }) => running === 0);
+    const rank = (engine: Engine) => {
+      if (!engine.host.ready) return Number.POSITIVE_INFINITY;
+      return engine === this.#whole && !alone ? Number.MAX_VALUE : engine.running;
+    };
+    return this.#engines.reduce((best, engine) => (rank(engine) < rank(best) ? engine : best));
   }
 }

@@ -74,6 +74,15 @@ describe("EnginePool", () => {
     expect(await run(engines, 0)).toBe(2);
   });
 
+  test("gives two batches to the whole one if the shares are down", async () => {
+    const engines = pool({ spec: (threads) => ({ ...spec(threads), file: threads === 5 ? "" : "1000" }) });
+    await engines.load();
+    const first = run(engines, 200);
+    for (let share = 0; share < 2; share++)
+      await expect(run(engines, SCRIPT.EXIT)).rejects.toMatchObject({ type: "ENGINE_CRASHED" });
+    expect(await Promise.all([first, run(engines, 0)])).toEqual([5, 5]);
+  });
+
   test("cannot be loaded if one of its engines cannot", async () => {
     const missing = new URL("./missing.ts", import.meta.url).href;
     const engines = pool({
