@@ -52,7 +52,8 @@ export function readDelivery(
   const here = Math.max(counted, message.fields.redelivered ? 1 : 0);
   // A classic queue forgets on dead-lettering whether a node had the message when it died: assume the worst.
   const death = source === "shared" ? headers["x-death"]?.[0] : undefined;
-  const before = death ? 1 : attempts;
+  // A connection that was closed counts like a death, and an operator may close them all: not without one try alone.
+  const before = death ? 1 : Math.min(attempts, MAX_ATTEMPTS - 1);
   return {
     source,
     id: messageId,

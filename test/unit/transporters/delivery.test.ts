@@ -75,6 +75,8 @@ describe("a request's way through its deaths", () => {
     ["suspect, tried twice before", "quarantine", { attempts: 2 }, false, "alone"],
     ["suspect, its second time here", "quarantine", { attempts: 1, "x-delivery-count": 1 }, true, "alone"],
     ["suspect, third death", "quarantine", { attempts: 2, "x-delivery-count": 1 }, true, "dead"],
+    ["suspect after three lost connections", "quarantine", { attempts: 3 }, false, "alone"],
+    ["and its next death", "quarantine", { attempts: 3, "x-delivery-count": 1 }, true, "dead"],
     ["for this node only", "pinned", {}, false, "run"],
     ["for this node only, which died of it", "pinned", {}, true, "dead"],
   ])("%s", (_, source, headers, redelivered, verdict) => {
