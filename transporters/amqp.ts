@@ -340,7 +340,20 @@ export class AmqpTransporter extends Transporters.AMQP {
     const payload = message && this.#read(cmd, message);
     if (!payload) return;
     if (cmd === "REQ") this.#requests.annotate(payload);
+    if (cmd === "RES" && this.#isOfFormerCopy(payload)) return;
     await this.#handle?.(cmd, { payload });
+  }
+
+  /**
+   * Whether this is the verdict on a copy that was sent again since. The connections of its nodes were lost with ours,
+   * which its attempts count as deaths, so the newest copy speaks for the request.
+   */
+  #isOfFormerCopy({ id = "", error }: Payload): boolean {
+    const request = this.#outbox.get(id);
+    if (!request?.formerCopies || (error as { type?: unknown } | null)?.type !== "POISON_REQUEST")
+      return false;
+    request.formerCopies--;
+    return true;
   }
 
   #read(cmd: string, message: Buffer): Payload | undefined {
@@ -445,6 +458,7 @@ export class AmqpTransporter extends Transporters.AMQP {
     const left = request.at + request.timeout - performance.now();
     if (left <= 0) return;
     if (request.sentOn) this.#settings.observe("resent", request.action);
+    if (request.sentOn && request.sentOn !== channel) request.formerCopies = (request.formerCopies ?? 0) + 1;
     request.sentOn = channel;
     const options: Options.Publish = {
       messageId: request.id,

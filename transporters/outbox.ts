@@ -13,6 +13,8 @@ export interface Outgoing {
   readonly timeout: number;
   /** The channel it was last published on: what was written to a dead one may be lost. */
   sentOn?: Channel;
+  /** Copies of it that RabbitMQ may still have from connections that are gone. */
+  formerCopies?: number;
 }
 
 /**
