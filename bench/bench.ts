@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { cpuLimit } from "../lib/cgroup.ts";
+import { wholeCores } from "../lib/cgroup.ts";
 import { ImagePipeline } from "../lib/image.ts";
 import { ImageModel } from "../lib/image-model.ts";
 import { latestVersion } from "../lib/manifest.ts";
@@ -80,7 +80,7 @@ const images = values.photos
   : await generatePhotos(16);
 
 const { input } = new ImageModel(latestVersion(resolve(ROOT, dir)), { group, threshold: 0.5 }).description;
-const cores = Math.max(1, Math.floor(cpuLimit()));
+const cores = wholeCores();
 const engine = new EngineMeter(resolve(ROOT, dir), group, cores, cores);
 
 interface Parts {

@@ -63,6 +63,11 @@ export function cpuLimit(): number {
   return readCgroup().cpuLimit;
 }
 
+/** The whole cores of {@link cpuLimit}, at least 1. */
+export function wholeCores(): number {
+  return Math.max(1, Math.floor(cpuLimit()));
+}
+
 export interface LoadSample {
   /** CPU time used since the last sample, as a share of the limit: 0 to 1. */
   readonly cpu: number;

@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import type { Context } from "moleculer";
 import type { SettledItem } from "../lib/batcher.ts";
-import { cpuLimit } from "../lib/cgroup.ts";
+import { wholeCores } from "../lib/cgroup.ts";
 import { defineMixin } from "../lib/define.ts";
 import { EnginePool } from "../lib/engines/pool.ts";
 import { env } from "../lib/env.ts";
@@ -18,7 +18,7 @@ interface Vars {
   submit(ctx: Context, inputs: readonly Uint8Array[]): Promise<SettledItem<Classification>[]>;
 }
 
-const THREADS = env.ENGINE_THREADS || Math.max(1, Math.floor(cpuLimit()));
+const THREADS = env.ENGINE_THREADS || wholeCores();
 
 /**
  * A yes/no question put to an image classifier. The whole of a service:

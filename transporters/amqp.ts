@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Channel, ChannelModel, ConsumeMessage, Message, Options } from "amqplib";
 import { Errors, type Packet, type Transit, Transporters } from "moleculer";
-import { DeadlineExceededError, ServingError } from "../lib/errors.ts";
+import { DeadlineExceededError, errorCode, ServingError } from "../lib/errors.ts";
 import { Complaints } from "./complaints.ts";
 import { isMismatch, isRefusal, openConnection, retryDelay } from "./connection.ts";
 import { MessageAge } from "./message-age.ts";
@@ -350,8 +350,7 @@ export class AmqpTransporter extends Transporters.AMQP {
    */
   #isOfFormerCopy({ id = "", error }: Payload): boolean {
     const request = this.#outbox.get(id);
-    if (!request?.formerCopies || (error as { type?: unknown } | null)?.type !== "POISON_REQUEST")
-      return false;
+    if (!request?.formerCopies || errorCode(error) !== "POISON_REQUEST") return false;
     request.formerCopies--;
     return true;
   }

@@ -38,9 +38,9 @@ export class EngineHost {
   #worker: Worker | undefined;
   #ready: Promise<Worker> | undefined;
   #nextId = 0;
-  #warm = false;
+  /** The last worker whose model was loaded and warm, whether or not it lives. */
+  #warm: Worker | undefined;
   #deaths = 0;
-  #everReady = false;
   #disposed = false;
 
   constructor(options: EngineHostOptions) {
@@ -49,7 +49,7 @@ export class EngineHost {
 
   /** Whether a run would start now, its model loaded and warm. */
   get ready(): boolean {
-    return this.#warm;
+    return this.#worker !== undefined && this.#worker === this.#warm;
   }
 
   /**
@@ -86,7 +86,6 @@ export class EngineHost {
   /** Ends the worker; what it computes is lost. */
   async dispose(): Promise<void> {
     this.#disposed = true;
-    this.#warm = false;
     const worker = this.#worker;
     this.#worker = undefined;
     this.#failPending("it is disposed");
@@ -124,8 +123,7 @@ export class EngineHost {
       worker.on("message", (message: FromWorker) => {
         if (message.type === "ready") {
           clearTimeout(timer);
-          this.#everReady = true;
-          this.#warm = this.#worker === worker;
+          this.#warm = worker;
           resolve(worker);
         } else this.#answer(message);
       });
@@ -149,11 +147,10 @@ export class EngineHost {
     if (this.#worker !== worker) return;
     this.#worker = undefined;
     this.#ready = undefined;
-    this.#warm = false;
     this.#deaths += 1;
     void worker.terminate();
     this.#failPending(reason);
-    if (this.#disposed || !this.#everReady) return;
+    if (this.#disposed || !this.#warm) return;
     this.#options.onRestart?.(reason);
     this.#start().catch(() => {});
   }
