@@ -1,8 +1,4 @@
 import { modelOn } from "./model.ts";
 
 /** As steady, and the one that is flooded. */
-export default modelOn("steady", {
-  name: "flooded",
-  question: "Is it drowned?",
-  batching: { concurrency: 1 },
-});
+export default modelOn("steady", { name: "flooded", question: "Is it drowned?" });

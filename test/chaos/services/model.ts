@@ -3,12 +3,11 @@ import type { ImageModel } from "../../../lib/image-model.ts";
 import { ImageClassifier } from "../../../mixins/image-classifier.mixin.ts";
 
 /** The shipped model on a runtime of `test/chaos/runtimes/`, and itself in everything else. */
-export function modelOn(runtime: string, settings: { name: string; question: string; batching?: object }) {
-  const { name, ...others } = settings;
+export function modelOn(runtime: string, { name, question }: { name: string; question: string }) {
   return defineService<{ model: ImageModel }>()({
     name,
     mixins: [ImageClassifier],
-    settings: { model: "pets-resnet", group: "cat", ...others },
+    settings: { model: "pets-resnet", group: "cat", question },
     created() {
       const { model } = this;
       const engineSpec = model.engineSpec.bind(model);

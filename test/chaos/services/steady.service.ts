@@ -1,8 +1,4 @@
 import { modelOn } from "./model.ts";
 
 /** A model that takes the same time for every item. */
-export default modelOn("steady", {
-  name: "steady",
-  question: "Is it in time?",
-  batching: { concurrency: 1 },
-});
+export default modelOn("steady", { name: "steady", question: "Is it in time?" });
