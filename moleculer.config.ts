@@ -2,7 +2,7 @@ import { hostname } from "node:os";
 import type { BrokerOptions } from "moleculer";
 import { defineMiddlewares } from "./lib/define.ts";
 import { type Env, env } from "./lib/env.ts";
-import { count } from "./lib/metrics.ts";
+import { count } from "./lib/telemetry/metrics.ts";
 import { HealthChecks } from "./middlewares/health.ts";
 import { Load } from "./middlewares/load.ts";
 import { Metrics } from "./middlewares/metrics.ts";
@@ -44,7 +44,7 @@ export function brokerOptions(env: Env): BrokerOptions {
       HealthChecks({ port: env.ADMIN_PORT, host: env.HOST }),
       ...(transporter ? [Prefetch({ transporter, prefetch, least })] : []),
     ),
-    // lib/run.ts ends the process in order.
+    // bin/run.ts ends the process in order.
     skipProcessEventRegistration: true,
     replOptions: { customCommands: COMMANDS, delimiter: "dl-lambda $" },
   };

@@ -3,7 +3,7 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import sharp from "sharp";
-import { ImagePipeline } from "../lib/image.ts";
+import { ImagePipeline } from "../lib/kinds/image/pipeline.ts";
 import type { ImageInput } from "../lib/types.ts";
 
 export interface DecodeRate {

@@ -1,8 +1,8 @@
 import { resolve } from "node:path";
 import { EnginePool } from "../lib/engines/pool.ts";
-import { ImageModel } from "../lib/image-model.ts";
-import { latestVersion } from "../lib/manifest.ts";
-import { median } from "../test/helpers/percentile.ts";
+import { ImageModel } from "../lib/kinds/image/model.ts";
+import { latestVersion } from "../lib/models/manifest.ts";
+import { median } from "../testkit/percentile.ts";
 
 /** How the engine is driven. */
 export interface EngineSetting {

@@ -1,5 +1,5 @@
 import autocannon from "autocannon";
-import { percentile } from "../test/helpers/percentile.ts";
+import { percentile } from "../testkit/percentile.ts";
 
 export interface LoadResult {
   readonly connections: number;

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
-import { serviceFiles } from "../lib/app.ts";
+import { serviceFiles } from "./app.ts";
 
 /**
  * A whole cluster on this machine: a process for each replica of each service, over RabbitMQ.

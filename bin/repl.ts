@@ -1,4 +1,4 @@
-import { run } from "../lib/run.ts";
+import { run } from "./run.ts";
 
 const broker = await run();
 broker?.repl();

@@ -1,3 +1,3 @@
-import { run } from "../lib/run.ts";
+import { run } from "./run.ts";
 
 await run();

@@ -1,7 +1,7 @@
 import { createServer, type Server, type ServerResponse } from "node:http";
 import type { Middleware, ServiceBroker } from "moleculer";
-import { healthOf, healthResponse } from "../lib/health.ts";
-import { METRICS_CONTENT_TYPE, metricsText } from "../lib/prometheus.ts";
+import { healthOf, healthResponse } from "../lib/telemetry/health.ts";
+import { METRICS_CONTENT_TYPE, metricsText } from "../lib/telemetry/prometheus.ts";
 
 export interface HealthOptions {
   /**

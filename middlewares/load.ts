@@ -1,8 +1,8 @@
 import type { ActionSchema, Context, Middleware, Service, ServiceBroker, Transit } from "moleculer";
-import { healthOf } from "../lib/health.ts";
-import { loadOf, parseReport } from "../lib/load.ts";
-import type { Outcome } from "../lib/load-table.ts";
-import { gauge } from "../lib/metrics.ts";
+import { loadOf, parseReport } from "../lib/load/load.ts";
+import type { Outcome } from "../lib/load/table.ts";
+import { healthOf } from "../lib/telemetry/health.ts";
+import { gauge } from "../lib/telemetry/metrics.ts";
 
 export interface LoadOptions {
   /**

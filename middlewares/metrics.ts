@@ -1,6 +1,6 @@
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import type { Middleware, ServiceBroker } from "moleculer";
-import { gauge, registerMetrics } from "../lib/metrics.ts";
+import { gauge, registerMetrics } from "../lib/telemetry/metrics.ts";
 
 const SAMPLE_MS = 5_000;
 const RESOLUTION_MS = 10;

@@ -1,7 +1,7 @@
 import type { Middleware, ServiceBroker } from "moleculer";
 import type { Env } from "../lib/env.ts";
-import { loadOf } from "../lib/load.ts";
-import type { LoadReport } from "../lib/load-table.ts";
+import { loadOf } from "../lib/load/load.ts";
+import type { LoadReport } from "../lib/load/table.ts";
 
 /** The part of a transporter that can pull less. */
 export interface Puller {

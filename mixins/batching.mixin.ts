@@ -1,11 +1,16 @@
 import type { Context } from "moleculer";
-import { Batcher, type SettledItem } from "../lib/batcher.ts";
-import { CANCEL_EVENT, type CancelEvent, Cancellations, type CancelMeta } from "../lib/cancellation.ts";
-import { deadlineOf } from "../lib/deadline.ts";
+import { Batcher, type SettledItem } from "../lib/batching/batcher.ts";
 import { defineMixin } from "../lib/define.ts";
 import { env } from "../lib/env.ts";
-import { loadOf } from "../lib/load.ts";
-import { observeBatch, observeItems } from "../lib/observe.ts";
+import { loadOf } from "../lib/load/load.ts";
+import {
+  CANCEL_EVENT,
+  type CancelEvent,
+  Cancellations,
+  type CancelMeta,
+} from "../lib/request/cancellation.ts";
+import { deadlineOf } from "../lib/request/deadline.ts";
+import { observeBatch, observeItems } from "../lib/telemetry/observe.ts";
 
 interface Vars {
   batcher: Batcher<unknown, unknown>;

@@ -1,13 +1,13 @@
 import { resolve } from "node:path";
 import type { Context } from "moleculer";
-import type { SettledItem } from "../lib/batcher.ts";
-import { wholeCores } from "../lib/cgroup.ts";
+import type { SettledItem } from "../lib/batching/batcher.ts";
 import { defineMixin } from "../lib/define.ts";
 import { EnginePool } from "../lib/engines/pool.ts";
 import { env } from "../lib/env.ts";
-import { ImageModel } from "../lib/image-model.ts";
-import { latestVersion } from "../lib/manifest.ts";
-import { count, gauge } from "../lib/metrics.ts";
+import { ImageModel } from "../lib/kinds/image/model.ts";
+import { wholeCores } from "../lib/load/cgroup.ts";
+import { latestVersion } from "../lib/models/manifest.ts";
+import { count, gauge } from "../lib/telemetry/metrics.ts";
 import type { Classification, ModelMetadata, PredictParams, PredictResult } from "../lib/types.ts";
 import { Batching } from "./batching.mixin.ts";
 

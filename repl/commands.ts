@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import type { BrokerOptions, ServiceBroker } from "moleculer";
-import { listModels } from "../lib/catalog.ts";
+import { listModels } from "../lib/models/catalog.ts";
 import type { ClassifyParams, ClassifyResult } from "../lib/types.ts";
 import { AmqpTransporter } from "../transporters/amqp.ts";
 import { listDeadLetters, purgeDeadLetters } from "../transporters/dead-letters.ts";

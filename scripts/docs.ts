@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { VARIABLES } from "../lib/env.ts";
 import { ERRORS } from "../lib/errors.ts";
-import { METRICS } from "../lib/metrics.ts";
+import { METRICS } from "../lib/telemetry/metrics.ts";
 
 /**
  * Writes the README's tables from the code they describe, between `<!-- name -->` and `<!-- /name -->`; with

@@ -1,15 +1,20 @@
 import type { Context } from "moleculer";
-import { AnswerCache, createStore } from "../lib/answer-cache.ts";
-import { CANCEL_EVENT, type CancelEvent, Cancellations, type CancelMeta } from "../lib/cancellation.ts";
-import { listModels } from "../lib/catalog.ts";
-import { deadlineOf } from "../lib/deadline.ts";
 import { defineService } from "../lib/define.ts";
-import { Dispatcher } from "../lib/dispatch.ts";
+import { AnswerCache, createStore } from "../lib/dispatch/answer-cache.ts";
+import { Dispatcher } from "../lib/dispatch/dispatcher.ts";
+import { oneAnswer } from "../lib/dispatch/predict.ts";
 import { env } from "../lib/env.ts";
-import { ImagePipeline } from "../lib/image.ts";
-import { count, observe } from "../lib/metrics.ts";
-import { oneAnswer } from "../lib/predict.ts";
-import { Retry } from "../lib/retry.ts";
+import { ImagePipeline } from "../lib/kinds/image/pipeline.ts";
+import { listModels } from "../lib/models/catalog.ts";
+import {
+  CANCEL_EVENT,
+  type CancelEvent,
+  Cancellations,
+  type CancelMeta,
+} from "../lib/request/cancellation.ts";
+import { deadlineOf } from "../lib/request/deadline.ts";
+import { Retry } from "../lib/request/retry.ts";
+import { count, observe } from "../lib/telemetry/metrics.ts";
 import type {
   ClassifyParams,
   ClassifyResult,

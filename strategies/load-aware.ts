@@ -1,6 +1,6 @@
 import { type Endpoint, type Registry, type ServiceBroker, Strategies } from "moleculer";
-import { loadOf } from "../lib/load.ts";
-import { type LoadTable, type NodeLoad, newcomer } from "../lib/load-table.ts";
+import { loadOf } from "../lib/load/load.ts";
+import { type LoadTable, type NodeLoad, newcomer } from "../lib/load/table.ts";
 import { avoidance, isBetter, SCORE_DEFAULTS, type ScoreOptions } from "./score.ts";
 
 export interface LoadAwareOptions extends ScoreOptions {

@@ -1,4 +1,4 @@
-import { type LoadReport, missesAt, type NodeLoad, paceAt } from "../lib/load-table.ts";
+import { type LoadReport, missesAt, type NodeLoad, paceAt } from "../lib/load/table.ts";
 
 export interface ScoreOptions {
   /**

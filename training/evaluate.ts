@@ -8,10 +8,10 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { classify, softmax } from "../lib/classification.ts";
 import { runtimeOf } from "../lib/engines/engine.ts";
 import load from "../lib/engines/onnx.ts";
-import { ImagePipeline } from "../lib/image.ts";
+import { classify, softmax } from "../lib/kinds/image/classification.ts";
+import { ImagePipeline } from "../lib/kinds/image/pipeline.ts";
 import type { Evaluation, Export, Scores } from "./reports.ts";
 
 /** The threshold of the services. */

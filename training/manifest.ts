@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { type Manifest, readManifest } from "../lib/manifest.ts";
+import { type Manifest, readManifest } from "../lib/models/manifest.ts";
 import type { Evaluation, Export, Scores } from "./reports.ts";
 
 /** What the photos are and under which terms, by source. */

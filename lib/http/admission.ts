@@ -1,5 +1,5 @@
 import { ServingError } from "../errors.ts";
-import { Tally } from "../tally.ts";
+import { Tally } from "../request/tally.ts";
 
 export interface AdmissionOptions {
   /** Requests held at once. At least 1. */

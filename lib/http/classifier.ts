@@ -1,9 +1,9 @@
 import { randomUUID } from "node:crypto";
 import type { Logger, ServiceBroker } from "moleculer";
-import { CANCEL_EVENT, type CancelEvent, type CancelMeta } from "../cancellation.ts";
 import { CancelledError, DeadlineExceededError, errorCode, toWire } from "../errors.ts";
-import { count } from "../metrics.ts";
-import { Retry } from "../retry.ts";
+import { CANCEL_EVENT, type CancelEvent, type CancelMeta } from "../request/cancellation.ts";
+import { Retry } from "../request/retry.ts";
+import { count } from "../telemetry/metrics.ts";
 import type { ClassifyParams, ClassifyResult, ImageAnswer } from "../types.ts";
 import { Admission } from "./admission.ts";
 import { type Answer, classifyAnswer } from "./answer.ts";

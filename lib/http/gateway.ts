@@ -1,10 +1,10 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Logger, ServiceBroker } from "moleculer";
-import { listModels } from "../catalog.ts";
 import { errorCode, ModelNotFoundError, ServingError } from "../errors.ts";
-import { healthResponse, type Probe } from "../health.ts";
-import { count, observe } from "../metrics.ts";
-import { METRICS_CONTENT_TYPE, metricsText } from "../prometheus.ts";
+import { listModels } from "../models/catalog.ts";
+import { healthResponse, type Probe } from "../telemetry/health.ts";
+import { count, observe } from "../telemetry/metrics.ts";
+import { METRICS_CONTENT_TYPE, metricsText } from "../telemetry/prometheus.ts";
 import { type Answer, errorAnswer } from "./answer.ts";
 import { Classifier } from "./classifier.ts";
 import type { Exchange, Handler, RoutedRequest } from "./exchange.ts";

@@ -4,8 +4,8 @@ import { closeSync, openSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { eventually } from "../helpers/eventually.ts";
-import { freePort } from "../helpers/port.ts";
+import { eventually } from "../../testkit/eventually.ts";
+import { freePort } from "../../testkit/port.ts";
 import { MECHANISMS, type Mechanism, type MechanismName } from "./mechanisms.ts";
 import type { Network } from "./network.ts";
 

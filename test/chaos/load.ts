@@ -1,7 +1,7 @@
 import { Agent } from "node:http";
 import { setTimeout as delay } from "node:timers/promises";
-import { http } from "../helpers/http.ts";
-import { percentile } from "../helpers/percentile.ts";
+import { http } from "../../testkit/http.ts";
+import { percentile } from "../../testkit/percentile.ts";
 import { photo } from "./images.ts";
 
 /** One request and what became of it. Every request that was sent becomes one. */

@@ -1,4 +1,4 @@
-import { run } from "../../lib/run.ts";
+import { run } from "../../bin/run.ts";
 import { isMechanism, MECHANISMS, type Mechanism } from "./mechanisms.ts";
 
 /** The server without the mechanism that `CHAOS_WITHOUT` names. */

@@ -1,6 +1,6 @@
 import sharp from "sharp";
-import { form, http } from "../helpers/http.ts";
-import { startServer, type TestServer } from "../helpers/server.ts";
+import { form, http } from "../../testkit/http.ts";
+import { startServer, type TestServer } from "../../testkit/server.ts";
 
 let server: TestServer;
 let photo: Buffer;

@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { crc32 } from "node:zlib";
 import sharp from "sharp";
-import { dial, form, http, readAll, type Sending } from "../helpers/http.ts";
-import { startServer, type TestServer } from "../helpers/server.ts";
+import { dial, form, http, readAll, type Sending } from "../../testkit/http.ts";
+import { startServer, type TestServer } from "../../testkit/server.ts";
 
 const ANSWER_DEADLINE_MS = 10_000;
 const MIB = 1024 * 1024;

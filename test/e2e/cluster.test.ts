@@ -1,10 +1,10 @@
 import { spawn, spawnSync } from "node:child_process";
 import { resolve } from "node:path";
 import sharp from "sharp";
-import { eventually } from "../helpers/eventually.ts";
-import { brokerUrl, deleteNamespace, releaseBroker } from "../helpers/rabbitmq.ts";
-import { startServer, type TestServer } from "../helpers/server.ts";
-import { type TlsProxy, tlsProxy } from "../helpers/tls-proxy.ts";
+import { eventually } from "../../testkit/eventually.ts";
+import { brokerUrl, deleteNamespace, releaseBroker } from "../../testkit/rabbitmq.ts";
+import { startServer, type TestServer } from "../../testkit/server.ts";
+import { type TlsProxy, tlsProxy } from "../../testkit/tls-proxy.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 /** A node whose wall clock is ten seconds ahead. */

@@ -1,7 +1,7 @@
 import sharp from "sharp";
-import { METRICS } from "../../lib/metrics.ts";
-import { eventually } from "../helpers/eventually.ts";
-import { startServer, type TestServer } from "../helpers/server.ts";
+import { METRICS } from "../../lib/telemetry/metrics.ts";
+import { eventually } from "../../testkit/eventually.ts";
+import { startServer, type TestServer } from "../../testkit/server.ts";
 
 const TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 

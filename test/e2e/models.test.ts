@@ -4,7 +4,7 @@ import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import sharp from "sharp";
 import type { ModelDescription } from "../../lib/types.ts";
-import { startServer, type TestServer } from "../helpers/server.ts";
+import { startServer, type TestServer } from "../../testkit/server.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 const PHOTOS = resolve(ROOT, "../shared/data/photos");

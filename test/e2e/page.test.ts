@@ -5,8 +5,8 @@ import { jest } from "@jest/globals";
 import type { Browser, BrowserContext, BrowserContextOptions, Locator, Page } from "playwright-core";
 import sharp from "sharp";
 import type { ModelDescription } from "../../lib/types.ts";
-import { LAUNCH_TIMEOUT, launchChromium } from "../helpers/chromium.ts";
-import { startServer, type TestServer } from "../helpers/server.ts";
+import { LAUNCH_TIMEOUT, launchChromium } from "../../testkit/chromium.ts";
+import { startServer, type TestServer } from "../../testkit/server.ts";
 
 /** Real photos beside the project, where a machine has them: the other tests draw their own. */
 const PHOTOS = resolve(import.meta.dirname, "../../../shared/data/photos");

@@ -4,8 +4,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import sharp from "sharp";
-import { eventually } from "../helpers/eventually.ts";
-import { startServer } from "../helpers/server.ts";
+import { eventually } from "../../testkit/eventually.ts";
+import { startServer } from "../../testkit/server.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { type Context, ServiceBroker } from "moleculer";
 import { QueueFullError } from "../../lib/errors.ts";
-import { loadOf } from "../../lib/load.ts";
+import { loadOf } from "../../lib/load/load.ts";
 import { drain } from "../../middlewares/health.ts";
 import { Load } from "../../middlewares/load.ts";
 import { LoadAwareStrategy } from "../../strategies/load-aware.ts";

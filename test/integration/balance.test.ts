@@ -11,8 +11,8 @@ import {
   type NodeSettings,
   startNode,
 } from "../../bench/balance-cluster.ts";
-import { loadOf } from "../../lib/load.ts";
-import type { LoadReport, NodeLoad } from "../../lib/load-table.ts";
+import { loadOf } from "../../lib/load/load.ts";
+import type { LoadReport, NodeLoad } from "../../lib/load/table.ts";
 
 /** Real processes over the real RabbitMQ with Moleculer's own transporter: nothing but the strategy helps here. */
 const NAMESPACE = `balance-${process.pid}-${Date.now().toString(36)}`;

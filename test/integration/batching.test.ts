@@ -1,9 +1,9 @@
 import { type Context, ServiceBroker } from "moleculer";
-import type { SettledItem } from "../../lib/batcher.ts";
-import { CANCEL_EVENT } from "../../lib/cancellation.ts";
+import type { SettledItem } from "../../lib/batching/batcher.ts";
 import { defineMiddlewares, defineService } from "../../lib/define.ts";
 import { errorCode } from "../../lib/errors.ts";
-import { metricsText } from "../../lib/prometheus.ts";
+import { CANCEL_EVENT } from "../../lib/request/cancellation.ts";
+import { metricsText } from "../../lib/telemetry/prometheus.ts";
 import { Metrics } from "../../middlewares/metrics.ts";
 import { Batching } from "../../mixins/batching.mixin.ts";
 

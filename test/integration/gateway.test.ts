@@ -4,11 +4,11 @@ import type { AddressInfo } from "node:net";
 import { type Context, Loggers, ServiceBroker } from "moleculer";
 import { ServingError } from "../../lib/errors.ts";
 import type { GatewayOptions } from "../../lib/http/options.ts";
-import { registerMetrics } from "../../lib/metrics.ts";
+import { registerMetrics } from "../../lib/telemetry/metrics.ts";
 import type { ClassifyParams, ImageAnswer, ModelAnswer } from "../../lib/types.ts";
 import gateway from "../../services/gateway.service.ts";
-import { eventually } from "../helpers/eventually.ts";
-import { dial, form, http, readAll } from "../helpers/http.ts";
+import { eventually } from "../../testkit/eventually.ts";
+import { dial, form, http, readAll } from "../../testkit/http.ts";
 
 type Classify = (ctx: Context<ClassifyParams, { traceparent?: string }>) => Promise<readonly ImageAnswer[]>;
 

@@ -1,9 +1,9 @@
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
+import { eventually } from "../../testkit/eventually.ts";
+import { brokerUrl, releaseBroker } from "../../testkit/rabbitmq.ts";
+import { Cluster, type Done, knows, names, work } from "../../testkit/transporter.ts";
 import { listDeadLetters } from "../../transporters/dead-letters.ts";
-import { eventually } from "../helpers/eventually.ts";
-import { brokerUrl, releaseBroker } from "../helpers/rabbitmq.ts";
-import { Cluster, type Done, knows, names, work } from "../helpers/transporter.ts";
 
 /** Milliseconds that losing a node may cost a request. */
 const PENALTY_MS = 1500;

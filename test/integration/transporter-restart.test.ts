@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { eventually } from "../helpers/eventually.ts";
-import { type Rabbit, startRabbit } from "../helpers/rabbitmq.ts";
-import { Cluster, knows, work } from "../helpers/transporter.ts";
+import { eventually } from "../../testkit/eventually.ts";
+import { type Rabbit, startRabbit } from "../../testkit/rabbitmq.ts";
+import { Cluster, knows, work } from "../../testkit/transporter.ts";
 
 let rabbit: Rabbit;
 let cluster: Cluster;

@@ -3,12 +3,12 @@ import { createServer, connect as openSocket, type Server, type Socket } from "n
 import { setTimeout as delay } from "node:timers/promises";
 import { connect, type Options } from "amqplib";
 import { encode } from "cbor-x";
+import { eventually } from "../../testkit/eventually.ts";
+import { brokerUrl, releaseBroker } from "../../testkit/rabbitmq.ts";
+import { Cluster, cut, knows, type Member, names, work } from "../../testkit/transporter.ts";
 import { listDeadLetters, purgeDeadLetters } from "../../transporters/dead-letters.ts";
 import { settings } from "../../transporters/options.ts";
 import { Topology } from "../../transporters/topology.ts";
-import { eventually } from "../helpers/eventually.ts";
-import { brokerUrl, releaseBroker } from "../helpers/rabbitmq.ts";
-import { Cluster, cut, knows, type Member, names, work } from "../helpers/transporter.ts";
 
 let url: string;
 let cluster: Cluster;

@@ -2,9 +2,9 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import sharp from "sharp";
 import { EngineHost } from "../../lib/engines/host.ts";
-import { ImagePipeline } from "../../lib/image.ts";
-import { ImageModel } from "../../lib/image-model.ts";
-import { latestVersion } from "../../lib/manifest.ts";
+import { ImageModel } from "../../lib/kinds/image/model.ts";
+import { ImagePipeline } from "../../lib/kinds/image/pipeline.ts";
+import { latestVersion } from "../../lib/models/manifest.ts";
 
 /** Training's side of the bargain, written by `training/golden.py` and `training/golden.ts`. */
 const golden = (name: string) => readFileSync(resolve("test/fixtures/golden", name));

@@ -1,5 +1,5 @@
 import { defineService } from "../../../lib/define.ts";
-import type { ImageModel } from "../../../lib/image-model.ts";
+import type { ImageModel } from "../../../lib/kinds/image/model.ts";
 import { ImageClassifier } from "../../../mixins/image-classifier.mixin.ts";
 
 /** The shipped model on a runtime of `test/chaos/runtimes/`, and itself in everything else. */

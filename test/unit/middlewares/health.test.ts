@@ -1,7 +1,7 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { ServiceBroker } from "moleculer";
-import { healthOf } from "../../../lib/health.ts";
+import { healthOf } from "../../../lib/telemetry/health.ts";
 import { answer, HealthChecks } from "../../../middlewares/health.ts";
 
 /** What the admin server of this broker says, over real HTTP. */

@@ -1,4 +1,4 @@
-import { type LoadReport, LoadTable } from "../../../lib/load-table.ts";
+import { type LoadReport, LoadTable } from "../../../lib/load/table.ts";
 import { choose } from "../../../strategies/load-aware.ts";
 import { SCORE_DEFAULTS } from "../../../strategies/score.ts";
 

@@ -1,4 +1,4 @@
-import { type LoadReport, type NodeLoad, newcomer } from "../../../lib/load-table.ts";
+import { type LoadReport, type NodeLoad, newcomer } from "../../../lib/load/table.ts";
 import { AVOID, avoidance, isBetter, SCORE_DEFAULTS, score } from "../../../strategies/score.ts";
 
 const NOW = 100_000;

@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
 import { type BodyKind, bodyKind, readImages } from "../../../../lib/http/body.ts";
-import { form, type Part } from "../../../helpers/http.ts";
+import { form, type Part } from "../../../../testkit/http.ts";
 
 const limits = { maxImageBytes: 100, maxImages: 3, timeoutMs: 60_000 };
 const MULTIPART = { "content-type": "multipart/form-data; boundary=a-boundary" };

@@ -1,0 +1,44 @@
+import { readdirSync } from "node:fs";
+import { resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { ServiceBroker, type ServiceSchema } from "moleculer";
+import type { Env } from "../lib/env.ts";
+import { brokerOptions } from "../moleculer.config.ts";
+
+const SUFFIX = ".service.ts";
+
+/** Service files by name: `services/resnet-cat.service.ts` is "resnet-cat". Of two with one name the later wins. */
+export function serviceFiles(dirs: readonly string[]): Map<string, string> {
+  const files = new Map<string, string>();
+  for (const dir of dirs) {
+    for (const entry of readdirSync(dir, { recursive: true, encoding: "utf8" }).sort()) {
+      if (entry.endsWith(SUFFIX)) {
+        const base = entry.slice(entry.lastIndexOf("/") + 1, -SUFFIX.length);
+        files.set(base, resolve(dir, entry));
+      }
+    }
+  }
+  return files;
+}
+
+/**
+ * A broker with the services of this process, not yet started.
+ *
+ * @throws if `SERVICES` names one that there is not
+ */
+export async function createApp(env: Env): Promise<ServiceBroker> {
+  const files = serviceFiles(env.SERVICES_DIRS);
+  const names = env.SERVICES.length > 0 ? env.SERVICES : [...files.keys()];
+  const unknown = names.filter((name) => !files.has(name));
+  if (unknown.length > 0) {
+    throw new Error(
+      `Expected SERVICES to be among ${[...files.keys()].join(", ")} but received ${unknown.join(", ")}`,
+    );
+  }
+  const broker = new ServiceBroker(brokerOptions(env));
+  for (const name of names) {
+    const module = (await import(pathToFileURL(files.get(name) ?? "").href)) as { default: ServiceSchema };
+    broker.createService(module.default);
+  }
+  return broker;
+}
