@@ -35,8 +35,8 @@ export function brokerOptions(env: Env): BrokerOptions {
       preferLocal: false,
     },
     tracking: { enabled: true, shutdownTimeout: env.DRAIN_GRACE_MS },
-    // Read by /metrics; Moleculer's own reporter would open a port of its own.
-    metrics: { enabled: true, reporter: [], collectProcessMetrics: true },
+    // Ours are in lib/telemetry: Moleculer's know milliseconds and hosts, and cost more than the calls they count.
+    metrics: false,
     middlewares: defineMiddlewares(
       Metrics(),
       RequestLog(),

@@ -97,7 +97,13 @@ export function answer(
       return;
     }
     case "/metrics":
-      send(response, 200, METRICS_CONTENT_TYPE, metricsText(broker));
+      metricsText(broker).then(
+        (text) => send(response, 200, METRICS_CONTENT_TYPE, text),
+        (error: unknown) => {
+          broker.logger.error("The metrics could not be read", error);
+          send(response, 500, "text/plain", "");
+        },
+      );
       return;
     default:
       send(response, 404, "text/plain", "");

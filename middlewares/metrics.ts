@@ -1,34 +1,21 @@
-import { monitorEventLoopDelay } from "node:perf_hooks";
+import { readFileSync } from "node:fs";
 import type { Middleware, ServiceBroker } from "moleculer";
-import { gauge, registerMetrics } from "../lib/telemetry/metrics.ts";
+import { gauge } from "../lib/telemetry/metrics.ts";
+import { processMetrics } from "../lib/telemetry/prometheus.ts";
 
-const SAMPLE_MS = 5_000;
-const RESOLUTION_MS = 10;
-
-/** Declares our metrics on the broker and samples the event loop's delay. */
+/** Measures the process from its start on, and says which node it is. */
 export function Metrics(): Middleware {
-  let delay: ReturnType<typeof monitorEventLoopDelay> | undefined;
-  let timer: NodeJS.Timeout;
   return {
     name: "Metrics",
     created(broker: ServiceBroker) {
-      registerMetrics(broker);
-    },
-    async started(broker: ServiceBroker) {
-      const histogram = monitorEventLoopDelay({ resolution: RESOLUTION_MS });
-      histogram.enable();
-      delay = histogram;
-      timer = setInterval(() => {
-        // The histogram counts its own sampling interval in.
-        const seconds = (nanoseconds: number) => Math.max(0, nanoseconds / 1e9 - RESOLUTION_MS / 1e3);
-        gauge(broker, "event.loop.delay.seconds", seconds(histogram.percentile(99)), { quantile: "0.99" });
-        gauge(broker, "event.loop.delay.seconds", seconds(histogram.max), { quantile: "1" });
-        histogram.reset();
-      }, SAMPLE_MS).unref();
-    },
-    async stopped() {
-      clearInterval(timer);
-      delay?.disable();
+      processMetrics();
+      const { nodeID: node, namespace } = broker;
+      gauge(broker, "node.info", 1, { node, namespace, version: release() });
     },
   };
+}
+
+function release(): string {
+  const text = readFileSync(new URL("../package.json", import.meta.url), "utf8");
+  return (JSON.parse(text) as { version: string }).version;
 }

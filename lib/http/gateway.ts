@@ -66,9 +66,9 @@ export class Gateway {
       "health/live": { GET: health("live") },
       "health/ready": { GET: health("ready") },
       metrics: {
-        GET: () => ({
+        GET: async () => ({
           status: 200,
-          body: metricsText(broker),
+          body: await metricsText(broker),
           headers: { "content-type": METRICS_CONTENT_TYPE },
         }),
       },

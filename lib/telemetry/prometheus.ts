@@ -1,99 +1,40 @@
-import type { MetricRegistry, ServiceBroker } from "moleculer";
+import type { ServiceBroker } from "moleculer";
+import { collectDefaultMetrics, Registry } from "prom-client";
+import { registryOf } from "./metrics.ts";
 
 /** Media type of the text format, version 0.0.4. */
-export const METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
+export const METRICS_CONTENT_TYPE = Registry.PROMETHEUS_CONTENT_TYPE;
 
-type Labels = Readonly<Record<string, unknown>>;
+/**
+ * Of prom-client's defaults those that are left out: open handles by type say nothing here, and their names break
+ * Prometheus' rules (gauges that end in `_total`).
+ */
+const LEFT_OUT = /^nodejs_active_/;
 
-/** A value of a Moleculer metric; which fields are there depends on the metric's type. */
-interface Snapshot {
-  readonly labels?: Labels;
-  readonly value?: unknown;
-  readonly count?: number;
-  readonly sum?: number;
-  readonly buckets?: Readonly<Record<string, number>>;
-  readonly quantiles?: Readonly<Record<string, number>>;
-}
+let ofProcess: Registry | undefined;
 
-/** Metrics of Moleculer that would tell a stranger of the host, or make a new series every second. */
-const HIDDEN = ["os.user.", "os.network.", "process.arguments", "os.datetime."];
-
-/** The broker's metrics for Prometheus, each with its namespace and node ID. Empty when metrics are off. */
-export function metricsText(broker: ServiceBroker): string {
-  return expose(broker.metrics, { namespace: broker.namespace, node: broker.nodeID });
+/**
+ * What common dashboards know of a Node process: `process_cpu_seconds_total`, `process_resident_memory_bytes`,
+ * `nodejs_eventloop_lag_seconds`, … The first call begins to measure the event loop and the collector; there is one
+ * measurement a process, whatever the number of its brokers.
+ */
+export function processMetrics(): Registry {
+  if (!ofProcess) {
+    ofProcess = new Registry();
+    collectDefaultMetrics({ register: ofProcess });
+    for (const { name } of ofProcess.getMetricsAsArray()) {
+      if (LEFT_OUT.test(name)) ofProcess.removeSingleMetric(name);
+    }
+  }
+  return ofProcess;
 }
 
 /**
- * Metrics in Prometheus' text format (https://prometheus.io/docs/instrumenting/exposition_formats/). Moleculer's
- * own reporter opens a port of its own and writes what Prometheus does not read: quantiles, mean and variance in the
- * middle of a histogram, neither sum nor count without them, and labels with line breaks.
- *
- * @param common labels put on every value
+ * The broker's metrics and the process's in Prometheus' text format
+ * (https://prometheus.io/docs/instrumenting/exposition_formats/). The values bear no label for their node: who scrapes
+ * knows whom, and `node_info` tells the rest.
  */
-export function expose(metrics: MetricRegistry, common: Labels = {}): string {
-  const families = [...metrics.store.values()]
-    .filter(({ name }) => !HIDDEN.some((prefix) => name.startsWith(prefix)))
-    .map((metric) => {
-      const values: readonly Snapshot[] = metric.snapshot();
-      const name = metricName(metric.name);
-      const samples = values.flatMap((value) => writeValue(metric.type, name, value, common));
-      if (samples.length === 0) return "";
-      const about = escapeHelp(metric.description ?? metric.name);
-      return [
-        `# HELP ${name} ${about}`,
-        `# TYPE ${name} ${family(metric.type, values)}`,
-        ...samples,
-        "",
-      ].join("\n");
-    });
-  return families.join("");
-}
-
-function family(type: string, values: readonly Snapshot[]): string {
-  if (type === "info") return "gauge";
-  if (type !== "histogram") return type;
-  return values.some(({ buckets }) => buckets) ? "histogram" : "summary";
-}
-
-function writeValue(type: string, name: string, value: Snapshot, common: Labels): readonly string[] {
-  const labels = { ...common, ...value.labels };
-  if (type === "info") return [sample(name, { ...labels, value: value.value }, 1)];
-  if (type !== "histogram") return typeof value.value === "number" ? [sample(name, labels, value.value)] : [];
-  const { count = 0, sum = 0, buckets, quantiles = {} } = value;
-  const parts = buckets
-    ? [...Object.entries(buckets).map(([le, n]) => sample(`${name}_bucket`, { ...labels, le }, n))].concat(
-        sample(`${name}_bucket`, { ...labels, le: "+Inf" }, count),
-      )
-    : Object.entries(quantiles).map(([quantile, n]) => sample(name, { ...labels, quantile }, n));
-  return [...parts, sample(`${name}_sum`, labels, sum), sample(`${name}_count`, labels, count)];
-}
-
-function sample(name: string, labels: Labels, value: number | undefined): string {
-  const text = Object.entries(labels)
-    .filter(([, label]) => label !== undefined && label !== null)
-    .map(([label, content]) => `${labelName(label)}="${escapeLabel(String(content))}"`)
-    .join(",");
-  return `${name}${text === "" ? "" : `{${text}}`} ${number(value)}`;
-}
-
-function number(value: number | undefined): string {
-  if (value === undefined || Number.isNaN(value)) return "NaN";
-  if (Number.isFinite(value)) return String(value);
-  return value > 0 ? "+Inf" : "-Inf";
-}
-
-function metricName(name: string): string {
-  return name.replace(/[^a-zA-Z0-9_:]/g, "_").replace(/^(?=\d)/, "_");
-}
-
-function labelName(name: string): string {
-  return name.replace(/[^a-zA-Z0-9_]/g, "_").replace(/^(?=\d)/, "_");
-}
-
-function escapeHelp(text: string): string {
-  return text.replaceAll("\\", "\\\\").replaceAll("\n", "\\n");
-}
-
-function escapeLabel(text: string): string {
-  return escapeHelp(text).replaceAll('"', '\\"');
+export async function metricsText(broker: ServiceBroker): Promise<string> {
+  const [ours, process] = await Promise.all([registryOf(broker).metrics(), processMetrics().metrics()]);
+  return `${ours}\n${process}`;
 }

@@ -19,7 +19,6 @@ async function shouter(batching: Record<string, number> = {}) {
   const gates: PromiseWithResolvers<void>[] = [];
   const broker = new ServiceBroker({
     logger: false,
-    metrics: { enabled: true, reporter: [] },
     middlewares: defineMiddlewares(Metrics()),
     skipProcessEventRegistration: true,
   });
@@ -86,7 +85,7 @@ describe("the batching mixin", () => {
     await finish();
     await finish();
     await Promise.all([first, waiting]);
-    const text = metricsText(broker);
+    const text = await metricsText(broker);
     expect(text).toMatch(/^inference_requests_total\{.*model="shouter",outcome="QUEUE_FULL".*\} 1$/m);
     expect(text).toMatch(/^inference_requests_total\{.*model="shouter",outcome="ok".*\} 3$/m);
   });

@@ -4,7 +4,6 @@ import type { AddressInfo } from "node:net";
 import { type Context, Loggers, ServiceBroker } from "moleculer";
 import { ServingError } from "../../lib/errors.ts";
 import type { GatewayOptions } from "../../lib/http/options.ts";
-import { registerMetrics } from "../../lib/telemetry/metrics.ts";
 import type { ClassifyParams, ImageAnswer, ModelAnswer } from "../../lib/types.ts";
 import gateway from "../../services/gateway.service.ts";
 import { eventually } from "../../testkit/eventually.ts";
@@ -50,9 +49,8 @@ const brokers: ServiceBroker[] = [];
 /** The gateway over real HTTP in front of a dispatcher that is no more than `classify`. */
 async function start({ http: options = {}, classify = allYes }: Setup = {}) {
   const logger = new LinesLogger();
-  const broker = new ServiceBroker({ logger: logger as never, metrics: true });
+  const broker = new ServiceBroker({ logger: logger as never });
   const cancelled: string[] = [];
-  registerMetrics(broker);
   broker.createService({
     name: "gateway",
     mixins: [gateway],

@@ -22,7 +22,7 @@ async function ask(broker: ServiceBroker, path: string, init: RequestInit = {}) 
 }
 
 function broker(): ServiceBroker {
-  return new ServiceBroker({ nodeID: "node-1", logger: false, metrics: true, middlewares: [HealthChecks()] });
+  return new ServiceBroker({ nodeID: "node-1", logger: false, middlewares: [HealthChecks()] });
 }
 
 test("serves liveness, readiness and metrics", async () => {
