@@ -1,35 +1,36 @@
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { flood, prepareFlood } from "./flood.ts";
-import { poisoned } from "./images.ts";
+import { photo } from "./images.ts";
 import { createNetwork } from "./network.ts";
 import { overload, prepareOverload } from "./overload.ts";
-import type { Poison } from "./poison.ts";
+import { poisonEvents } from "./poisoning.ts";
 import { type ChaosEvent, type Scene, Skipped } from "./rig.ts";
 
-/** Attempts that a request which kills gets, over all nodes. */
-const MAX_ATTEMPTS = 3;
+/** A RabbitMQ that was killed takes up to 20 s to serve again on two busy cores. */
+const LONGER_THAN_A_START_MS = 45_000;
+
+/** More than RabbitMQ 4 takes in one message by default (16 MiB). */
+const HUGE_BYTES = 17 * 2 ** 20;
 
 /** All that the suite does to the cluster, and what must hold then. */
 export const EVENTS: readonly ChaosEvent[] = [
   {
     name: "kill-model",
     about: "kill -9 one of two model nodes",
-    protectedBy: "steal",
+    protectedBy: { mechanism: "steal", bar: "answered" },
     slowerByMs: 1500,
     act: (scene) => killOneOf("resnet-cat", scene),
   },
   {
     name: "kill-dispatcher",
     about: "kill -9 one of two dispatchers",
-    protectedBy: "steal",
+    protectedBy: { mechanism: "steal", bar: "answered" },
     slowerByMs: 1500,
     act: (scene) => killOneOf("dispatcher", scene),
   },
   {
     name: "rolling",
     about: "SIGTERM every service in turn, replacements started",
-    protectedBy: "drain",
+    protectedBy: { mechanism: "drain", bar: "answered" },
     async act({ cluster, load, expect, pause, choose }) {
       for (const service of ["gateway", "dispatcher", "resnet-cat", "resnet-dog"]) {
         for (const old of cluster.members(service).slice(0, choose(Number.POSITIVE_INFINITY, 1))) {
@@ -40,7 +41,7 @@ export const EVENTS: readonly ChaosEvent[] = [
           if (service === "gateway") load.target = fresh.url;
           await pause(0.1);
           const code = await old.stop();
-          expect(code === 0, `${old.name} ended with ${code}`);
+          expect("orderly", code === 0, `${old.name} ended with ${code}`);
         }
       }
     },
@@ -48,7 +49,7 @@ export const EVENTS: readonly ChaosEvent[] = [
   {
     name: "rabbit-restart",
     about: "RabbitMQ restarted",
-    protectedBy: "resend",
+    protectedBy: { mechanism: "resend", bar: "answered" },
     async act({ rabbit, load }) {
       const restarted = rabbit.restart();
       await load.burst();
@@ -58,7 +59,7 @@ export const EVENTS: readonly ChaosEvent[] = [
   {
     name: "connections-closed",
     about: "all connections to RabbitMQ closed by it",
-    protectedBy: "resend",
+    protectedBy: { mechanism: "resend", bar: "answered" },
     async act({ rabbit, load, pause, choose }) {
       load.rate *= 2;
       for (let round = 0; round < choose(5, 3); round++) {
@@ -68,9 +69,117 @@ export const EVENTS: readonly ChaosEvent[] = [
     },
   },
   {
+    name: "rabbit-kill",
+    about: "kill -9 the only RabbitMQ, started again after 3 s",
+    protectedBy: { mechanism: "resend", bar: "answered" },
+    async act({ rabbit, load, pause }) {
+      load.deadlineMs = LONGER_THAN_A_START_MS;
+      await load.burst();
+      await rabbit.kill();
+      await pause(3);
+      await rabbit.start();
+    },
+  },
+  {
+    name: "two-kills",
+    about: "two of three model nodes killed 0.8 s apart",
+    protectedBy: { mechanism: "steal", bar: "answered" },
+    async prepare({ cluster }) {
+      await cluster.start("resnet-cat");
+    },
+    async act({ cluster, load, pause, choose }) {
+      const [first, second] = cluster.members("resnet-cat");
+      await load.burst(32);
+      await first?.kill();
+      await pause(0.8);
+      await second?.kill();
+      await load.burst(32);
+      await pause(choose(8, 4));
+      await cluster.start("resnet-cat");
+    },
+  },
+  {
+    name: "sigterm-offline",
+    about: "SIGTERM of a model node while RabbitMQ is away",
+    protectedBy: { mechanism: "drain", bar: "orderly" },
+    async act({ cluster, rabbit, load, expect, pause }) {
+      const victim = cluster.oldest("resnet-cat");
+      load.deadlineMs = LONGER_THAN_A_START_MS;
+      await load.burst();
+      await rabbit.kill();
+      await pause(1);
+      const stopped = victim.stop();
+      await pause(2);
+      await rabbit.start();
+      const code = await stopped;
+      expect("orderly", code === 0, `${victim.name} ended with ${code}`);
+      await cluster.start("resnet-cat");
+    },
+  },
+  {
+    name: "memory-alarm",
+    about: "RabbitMQ blocks publishers for 10 s: its memory alarm",
+    async act({ rabbit, load, pause }) {
+      await load.burst();
+      await rabbit.ctl("set_vm_memory_high_watermark", "absolute", "1MiB");
+      await load.burst();
+      await pause(10);
+      await rabbit.ctl("set_vm_memory_high_watermark", "0.6");
+    },
+  },
+  {
+    name: "rolling-settings",
+    about: "every process replaced by one with other STEAL_AFTER_MS and MAX_REQUEST_TIMEOUT_MS",
+    protectedBy: { mechanism: "no-tunables", bar: "run" },
+    async act({ cluster, load, expect, pause, choose }) {
+      const env = { STEAL_AFTER_MS: "300", MAX_REQUEST_TIMEOUT_MS: "45000" };
+      for (const service of ["resnet-cat", "resnet-dog", "dispatcher", "gateway"]) {
+        for (const old of cluster.members(service).slice(0, choose(Number.POSITIVE_INFINITY, 1))) {
+          const fresh = await cluster.start(service, { env });
+          if (service === "gateway") load.target = fresh.url;
+          await load.burst();
+          await pause(0.2);
+          const code = await old.stop();
+          expect("orderly", code === 0, `${old.name} ended with ${code}`);
+        }
+      }
+    },
+  },
+  {
+    name: "kill-gateway",
+    about: "kill -9 one of two gateways; its clients ask the other",
+    protectedBy: { mechanism: "failover", bar: "answered" },
+    slowerByMs: 1500,
+    async prepare({ cluster, load }) {
+      const second = await cluster.start("gateway");
+      load.others = [second.url];
+    },
+    async act({ cluster, load, pause }) {
+      await load.burst();
+      await cluster.oldest("gateway").kill();
+      await load.burst();
+      await pause(3);
+      load.target = cluster.oldest("gateway").url;
+    },
+  },
+  {
+    name: "huge-upload",
+    about: "a 17 MiB image that RabbitMQ would not take, MAX_IMAGE_BYTES raised as far as it goes",
+    async act({ load, expect, note, pause }) {
+      const large = Buffer.concat([await photo(0), Buffer.alloc(HUGE_BYTES)]);
+      for (let i = 0; i < 3; i++) {
+        await load.burst();
+        const { status, error } = await load.probe(large, load.models);
+        note(`${status} ${error}`);
+        expect("bounded", status === 413, `the large image got ${status} ${error}`);
+      }
+      await pause(2);
+    },
+  },
+  {
     name: "channel-closed",
     about: "the channel of a model node closed by RabbitMQ, its connection left open",
-    protectedBy: "channel-watch",
+    protectedBy: { mechanism: "channel-watch", bar: "alive" },
     async act({ cluster, rabbit, load, pause }) {
       await load.burst();
       await rabbit.ctl("eval", closeChannelsOf(cluster.oldest("resnet-cat").name));
@@ -80,7 +189,7 @@ export const EVENTS: readonly ChaosEvent[] = [
   {
     name: "redis",
     about: "Redis killed and restarted, half of the requests cached",
-    protectedBy: "fail-open",
+    protectedBy: { mechanism: "fail-open", bar: "fast" },
     slowerByMs: 250,
     async prepare({ load }) {
       load.cached = 0.5;
@@ -95,7 +204,7 @@ export const EVENTS: readonly ChaosEvent[] = [
   {
     name: "sigstop",
     about: "SIGSTOP a model node for 10 s",
-    protectedBy: "heartbeat",
+    protectedBy: { mechanism: "heartbeat", bar: "answered" },
     async act({ cluster, load, pause }) {
       // Shorter than the stop: an answer that comes when the node goes on again is too late.
       load.deadlineMs = 9000;
@@ -112,7 +221,7 @@ export const EVENTS: readonly ChaosEvent[] = [
   {
     name: "partition",
     about: "a model node cut off by its network namespace for 15 s, then healed",
-    protectedBy: "heartbeat",
+    protectedBy: { mechanism: "heartbeat", bar: "answered" },
     async prepare({ cluster, rabbit, defer }) {
       const { port, username, password } = new URL(rabbit.url);
       const network = await createNetwork(Number(port)).catch((error: Error) => {
@@ -134,24 +243,11 @@ export const EVENTS: readonly ChaosEvent[] = [
       await network?.heal();
     },
   },
-  {
-    name: "poison",
-    about: "images that kill the engine's thread, or the process",
-    protectedBy: "quarantine",
-    async prepare({ cluster, load, folder }) {
-      const env = { CHAOS_ATTEMPTS: join(folder, "attempts") };
-      for (let i = 0; i < 3; i++) await cluster.start("fragile", { env, restarts: true });
-      load.models = [...load.models, "fragile"];
-    },
-    async act(scene) {
-      await poison("thread", scene);
-      await poison("process", scene);
-    },
-  },
+  ...poisonEvents,
   {
     name: "overload",
     about: "ten times the capacity",
-    protectedBy: "admission",
+    protectedBy: { mechanism: "admission", bar: "bounded" },
     judgesItself: true,
     prepare: prepareOverload,
     act: overload,
@@ -159,7 +255,7 @@ export const EVENTS: readonly ChaosEvent[] = [
   {
     name: "flood",
     about: "five times the capacity of one model, another looked at",
-    protectedBy: "share",
+    protectedBy: { mechanism: "share", bar: "answered" },
     judgesItself: true,
     prepare: prepareFlood,
     act: flood,
@@ -188,20 +284,4 @@ function closeChannelsOf(node: string): string {
       _ -> ok
     end
   end, rabbit_channel:list()).`;
-}
-
-async function poison(kind: Poison, { load, folder, expect, note, pause, choose }: Scene): Promise<void> {
-  const image = await poisoned(kind);
-  // In the midst of others, so that it shares a batch with them.
-  const before = load.burst();
-  const deadly = load.probe(image, ["fragile"]);
-  await Promise.all([before, load.burst()]);
-  const { status, error } = await deadly;
-  const attempts = (await readFile(join(folder, "attempts"), "utf8").catch(() => ""))
-    .split("\n")
-    .filter((attempt) => attempt === kind).length;
-  note(`${kind}: ${status} ${error} after ${attempts} attempts`);
-  expect(status >= 500 && error !== undefined, `the ${kind} killer got ${status}`);
-  expect(attempts >= 1 && attempts <= MAX_ATTEMPTS, `${attempts} attempts for the ${kind} killer`);
-  await pause(choose(5, 2));
 }

@@ -31,11 +31,15 @@ export async function flood({ load, expect, note, pause, choose }: Scene): Promi
   const after = Math.min(...rounds.map((each) => latency(each.after, 0.5)));
   note(`other model p50 ${after.toFixed(0)} ms, before ${before.toFixed(0)} ms`);
   note(`${flooded.filter(isRefusal).length} of the flood's ${flooded.length} refused`);
-  expect(after <= MAX_SLOWDOWN * before, `${(after / before).toFixed(2)} times as slow`);
+  expect("fair", after <= MAX_SLOWDOWN * before, `${(after / before).toFixed(2)} times as slow`);
   const others = summarise(rounds.flatMap(({ after }) => after));
-  expect(others.failed === 0, `${others.failed} of the other model's failed`);
+  expect("answered", others.failed === 0, `${others.failed} of the other model's failed`);
   const lost = summarise(flooded.filter((sample) => sample.error !== undefined && !isRefusal(sample)));
-  expect(lost.requests === 0, `not answered and not refused: ${Object.keys(lost.errors).join(", ")}`);
+  expect(
+    "bounded",
+    lost.requests === 0,
+    `not answered and not refused: ${Object.keys(lost.errors).join(", ")}`,
+  );
 }
 
 interface Round {

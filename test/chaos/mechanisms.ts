@@ -77,6 +77,18 @@ export const MECHANISMS = {
     about: "the gateway holds a bounded number of requests and refuses the others at once",
     env: () => ({ MAX_IN_FLIGHT: "100000" }),
   },
+  "no-tunables": {
+    about: "no setting is an argument of a queue that processes share",
+    before: () => {
+      const { assertQueue } = channelPrototype;
+      channelPrototype.assertQueue = function (this: Channel, queue, options) {
+        const messageTtl = Number(process.env["MAX_REQUEST_TIMEOUT_MS"] ?? 60_000);
+        const shared = /\.REQS\./.test(queue);
+        return assertQueue.call(this, queue, shared ? { ...options, messageTtl } : options);
+      };
+    },
+  },
+  failover: { about: "a client whose gateway is gone asks another" },
   share: {
     about: "no model holds all of the gateway's places, nor all of a dispatcher",
     env: () => ({ MAX_IN_FLIGHT: "100000", MAX_MODEL_IN_FLIGHT: "100000" }),
@@ -90,6 +102,7 @@ export function isMechanism(name: string): name is MechanismName {
 }
 
 interface ChannelMethods {
+  assertQueue(this: Channel, queue: string, options?: Options.AssertQueue): Promise<unknown>;
   once(this: Channel, event: string, listener: (...args: unknown[]) => void): Channel;
   consume(
     this: Channel,

@@ -66,11 +66,16 @@ export async function overload({ cluster, load, expect, note, pause, choose }: S
   note(`refused in ${Math.round(latency(flood.filter(isRefusal), 0.99))} ms (p99)`);
   note(`memory +${Math.round(memory.growth / 1024 / 1024)} MiB`);
   note(`then ${Math.round(calmAgain.slowestMs)} ms, before ${Math.round(calm.slowestMs)} ms`);
-  expect(goodput >= MIN_GOODPUT, `goodput ${goodput.toFixed(2)} of the capacity`);
+  expect("pace", goodput >= MIN_GOODPUT, `goodput ${goodput.toFixed(2)} of the capacity`);
   const others = summarise(flood.filter((sample) => sample.error !== undefined && !isRefusal(sample))).errors;
-  expect(Object.keys(others).length === 0, `not answered and not refused: ${Object.keys(others).join(", ")}`);
-  expect(memory.growth <= MAX_GROWTH_BYTES, "memory grew");
   expect(
+    "bounded",
+    Object.keys(others).length === 0,
+    `not answered and not refused: ${Object.keys(others).join(", ")}`,
+  );
+  expect("bounded", memory.growth <= MAX_GROWTH_BYTES, "memory grew");
+  expect(
+    "pace",
     calmAgain.failed === 0 && calmAgain.slowestMs <= calm.slowestMs + NORMAL_MS,
     `not back to normal after ${RECOVERY_SECONDS} s`,
   );

@@ -1,9 +1,9 @@
-/** What an image does to the model `fragile`: kills its engine's thread, or its process. */
-export type Poison = "thread" | "process";
+/** What an image does to the model `fragile`: kills its engine, or its whole process. */
+export type Poison = "engine" | "process";
 
 /** The colours they are known by: red, green, blue. */
 export const POISONS: Readonly<Record<Poison, readonly [number, number, number]>> = {
-  thread: [0, 255, 255],
+  engine: [0, 255, 255],
   process: [255, 0, 255],
 };
 
