@@ -3,8 +3,8 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import sharp from "sharp";
+import type { ImageInput } from "../lib/kinds/image/kind.ts";
 import { ImagePipeline } from "../lib/kinds/image/pipeline.ts";
-import type { ImageInput } from "../lib/types.ts";
 
 export interface DecodeRate {
   /** Images prepared in a second of wall time. */

@@ -54,25 +54,25 @@ def main() -> None:
         quantize.write_float(steps, file, SIDE)
     content = file.read_bytes()
     manifest = {
+        "manifest": 2,
         "name": args.out.resolve().parent.name,
         "version": int(args.out.name),
         "format": "onnx",
-        "file": file.name,
-        "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "input": {
-            "tensor": "pixels",
-            "dtype": "uint8",
-            "layout": "NHWC",
-            "width": SIDE,
-            "height": SIDE,
-            "channels": 3,
-            "normalisation": "in-graph",
+        "files": [
+            {"path": file.name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()},
+        ],
+        "inputs": [{"name": "pixels", "dtype": "uint8", "shape": [SIDE, SIDE, 3]}],
+        "outputs": [{"name": "logits", "dtype": "float32", "shape": [CLASSES]}],
+        "maxBatch": 64,
+        "kind": {"name": "image"},
+        "task": {
+            "name": "classification",
+            "output": "logits",
+            "activation": "softmax",
+            "labels": [f"class-{i}" for i in range(CLASSES)],
+            # Where ImageNet has its cats and dogs.
+            "groups": {"cat": list(range(281, 286)), "dog": list(range(151, 269))},
         },
-        "output": {"tensor": "logits", "activation": "softmax"},
-        "labels": [f"class-{i}" for i in range(CLASSES)],
-        # Where ImageNet has its cats and dogs.
-        "groups": {"cat": list(range(281, 286)), "dog": list(range(151, 269))},
         "licence": "none needed: random numbers",
         "source": "bench/resnet50.py",
     }

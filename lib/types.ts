@@ -1,20 +1,6 @@
 import type { WireError } from "./errors.ts";
-
-/** What a model wants as its input, published in the service's metadata. */
-export interface ImageInput {
-  readonly type: "image";
-  /** Pixels of the prepared image. */
-  readonly width: number;
-  readonly height: number;
-  /**
-   * How a photo becomes `width × height`: the short side is scaled to `shortSide` (default: the photo just covers
-   * the frame), then the centre is cut out.
-   */
-  readonly shortSide?: number;
-}
-
-/** The inputs a model may take; `type` tells them apart. */
-export type ModelInput = ImageInput;
+import type { ImageInfo, ImageInput } from "./kinds/image/kind.ts";
+import type { Classification } from "./tasks/classification.ts";
 
 export interface ModelVersion {
   readonly name: string;
@@ -26,7 +12,7 @@ export interface ModelMetadata {
   readonly kind: "model";
   readonly question: string;
   readonly model: ModelVersion;
-  readonly input: ModelInput;
+  readonly input: ImageInput;
   readonly labels: readonly string[];
   readonly batching: {
     readonly maxBatchSize: number;
@@ -39,21 +25,6 @@ export interface ModelMetadata {
 
 /** Why a batch left the queue. */
 export type DispatchReason = "full" | "idle" | "delay" | "deadline";
-
-export interface LabelProbability {
-  readonly label: string;
-  readonly probability: number;
-}
-
-/** One item's answer of an image classifier. */
-export interface Classification {
-  readonly answer: boolean;
-  readonly label: string;
-  /** Probability that the answer to the question is yes. */
-  readonly probability: number;
-  /** The most probable labels first, at most five. */
-  readonly labels: readonly LabelProbability[];
-}
 
 /** What happened to one item on its way through the batcher. Times in milliseconds. */
 export interface ItemReport {
@@ -86,18 +57,6 @@ export interface ClassifyParams {
   readonly models?: readonly string[];
   /** Neither read nor fill the response cache. */
   readonly noStore?: boolean;
-}
-
-/** What is known of an image before its pixels are decoded. */
-export interface ImageInfo {
-  /** Pixels, after EXIF orientation. */
-  readonly width: number;
-  readonly height: number;
-  readonly format: "jpeg" | "png" | "webp" | "gif" | "avif" | "tiff";
-  /** Encoded size. */
-  readonly bytes: number;
-  /** Of the encoded bytes, lower-case hex. */
-  readonly sha256: string;
 }
 
 /** One model's word on one image. */

@@ -7,8 +7,9 @@ import { env } from "../lib/env.ts";
 import { ImageModel } from "../lib/kinds/image/model.ts";
 import { wholeCores } from "../lib/load/cgroup.ts";
 import { latestVersion } from "../lib/models/manifest.ts";
+import type { Classification } from "../lib/tasks/classification.ts";
 import { count, gauge } from "../lib/telemetry/metrics.ts";
-import type { Classification, ModelMetadata, PredictParams, PredictResult } from "../lib/types.ts";
+import type { ModelMetadata, PredictParams, PredictResult } from "../lib/types.ts";
 import { Batching } from "./batching.mixin.ts";
 
 interface Vars {

@@ -67,7 +67,7 @@ export const COMMANDS: ReplCustomCommand[] = [
                   model,
                   answer: result.answer ? "yes" : "no",
                   probability: result.probability.toFixed(3),
-                  label: result.label,
+                  label: result.labels[0]?.label,
                   node: result.node,
                   ms: (result.timing.queueMs + result.timing.computeMs).toFixed(1),
                 },

@@ -1,12 +1,14 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { resolve } from "node:path";
+import { z } from "zod";
 import { VARIABLES } from "../lib/env.ts";
 import { ERRORS } from "../lib/errors.ts";
+import { MANIFEST } from "../lib/models/manifest.ts";
 import { METRICS } from "../lib/telemetry/metrics.ts";
 
 /**
- * Writes the README's tables from the code they describe, between `<!-- name -->` and `<!-- /name -->`; with
- * `--check` only says whether they still agree.
+ * Writes the README's tables from the code they describe, between `<!-- name -->` and `<!-- /name -->`, and the JSON
+ * Schema of manifests; with `--check` only says whether they still agree.
  */
 const README = resolve(import.meta.dirname, "../README.md");
 
@@ -48,10 +50,17 @@ for (const [name, text] of Object.entries(TABLES)) {
   if (!block.test(after)) throw new Error(`README.md has no place for the table "${name}"`);
   after = after.replace(block, (_, open: string, close: string) => `${open}${text}${close}`);
 }
-if (after !== before) {
+replace("README.md", before, after);
+
+const SCHEMA = resolve(import.meta.dirname, "../models/manifest.schema.json");
+const schema = `${JSON.stringify(z.toJSONSchema(MANIFEST), null, 2)}\n`;
+replace("models/manifest.schema.json", existsSync(SCHEMA) ? readFileSync(SCHEMA, "utf8") : "", schema);
+
+function replace(file: string, before: string, after: string): void {
+  if (after === before) return;
   if (process.argv.includes("--check")) {
-    console.error("README.md is not what `npm run docs` makes of the code");
+    console.error(`${file} is not what \`npm run docs\` makes of the code`);
     process.exit(1);
   }
-  writeFileSync(README, after);
+  writeFileSync(resolve(import.meta.dirname, "..", file), after);
 }

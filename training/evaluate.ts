@@ -10,8 +10,8 @@ import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { runtimeOf } from "../lib/engines/engine.ts";
 import load from "../lib/engines/onnx.ts";
-import { classify, softmax } from "../lib/kinds/image/classification.ts";
 import { ImagePipeline } from "../lib/kinds/image/pipeline.ts";
+import { classification, softmax } from "../lib/tasks/classification.ts";
 import type { Evaluation, Export, Scores } from "./reports.ts";
 
 /** The threshold of the services. */
@@ -51,7 +51,8 @@ function score(rows: readonly Float32Array[]): Scores {
     rows.filter((logits, i) => right(logits, heldOut[i]?.label ?? -1)).length / rows.length;
   const question = (group: number) =>
     share((logits, label) => {
-      const { answer } = classify(logits, { labels, group: [group], threshold: THRESHOLD });
+      const asked = { group: [group], threshold: THRESHOLD };
+      const { answer } = classification.answer(softmax(logits), asked, { labels });
       return answer === (label === group);
     });
   const byLabel = (group: number) =>

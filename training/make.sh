@@ -33,5 +33,5 @@ echo "3/5 evaluate";      node training/evaluate.ts --work "$work" --model "$sta
 echo "4/5 golden files"
 $PYTHON training/golden.py --out "$golden"
 node training/golden.ts --work "$work" --model "$stage/model.onnx" --out "$golden"
-echo "5/5 manifest";      node training/manifest.ts --work "$work" --out "$stage" --note "$note"
+echo "5/5 manifest";      node training/manifest.ts --work "$work" --golden "$golden" --out "$stage" --note "$note"
 rm -rf "$out" && mkdir -p "$(dirname "$out")" && mv "$stage" "$out"

@@ -1,14 +1,15 @@
 /**
  * Writes `manifest.json` and `MODEL_CARD.md` beside the exported model, from what export and evaluation reported.
  *
- *     node training/manifest.ts --work DIR --out models/pets-resnet/1 [--note TEXT]
+ *     node training/manifest.ts --work DIR --golden DIR --out models/pets-resnet/1 [--note TEXT]
  *
  * `--note`: what was different in this run from what the recipe says; it goes into the card.
  */
 import { createHash } from "node:crypto";
-import { readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import sharp from "sharp";
 import { type Manifest, readManifest } from "../lib/models/manifest.ts";
 import type { Evaluation, Export, Scores } from "./reports.ts";
 
@@ -44,9 +45,10 @@ const SOURCES: Readonly<Record<string, readonly [what: string, terms: string]>> 
   imagen: ["ImageNet DET sample, from ajschumacher/imagen", "ImageNet terms"],
 };
 
-const { work, out, note } = parseArgs({
+const { work, golden, out, note } = parseArgs({
   options: {
     work: { type: "string", default: "" },
+    golden: { type: "string", default: "" },
     out: { type: "string", default: "" },
     note: { type: "string", default: "" },
   },
@@ -56,29 +58,49 @@ const run = JSON.parse(readFileSync(resolve(work, "export.json"), "utf8")) as Ex
 const { float32, int8, agreement, calibrationError, confusion } = JSON.parse(
   readFileSync(resolve(work, "evaluation.json"), "utf8"),
 ) as Evaluation;
-const weights = readFileSync(resolve(dir, "model.onnx"));
 const round = (x: number) => Number(x.toFixed(4));
 const percent = (x: number) => (100 * x).toFixed(2);
 
+const PIXELS = "golden/pixels.bin";
+mkdirSync(resolve(dir, "golden"), { recursive: true });
+writeFileSync(resolve(dir, PIXELS), await sharp(resolve(golden, "pixels.png")).raw().toBuffer());
+
+const described = (path: string) => {
+  const content = readFileSync(resolve(dir, path));
+  return { path, bytes: content.length, sha256: createHash("sha256").update(content).digest("hex") };
+};
 const manifest: Manifest = {
+  $schema: "../../manifest.schema.json",
+  manifest: 2,
   name: basename(dirname(dir)),
   version: Number(basename(dir)),
   format: "onnx",
-  file: "model.onnx",
-  bytes: weights.length,
-  sha256: createHash("sha256").update(weights).digest("hex"),
-  input: {
-    tensor: "pixels",
-    dtype: "uint8",
-    layout: "NHWC",
-    width: run.side,
-    height: run.side,
-    channels: 3,
-    normalisation: "in-graph",
+  files: ["model.onnx", PIXELS].map(described),
+  inputs: [{ name: "pixels", dtype: "uint8", shape: [run.side, run.side, 3] }],
+  outputs: [{ name: "logits", dtype: "float32", shape: [run.labels.length] }],
+  // More is no faster: on a CPU a batch takes as long as its items one by one.
+  maxBatch: 64,
+  kind: { name: "image" },
+  task: {
+    name: "classification",
+    output: "logits",
+    activation: "softmax",
+    labels: [...run.labels],
+    groups: { cat: [0], dog: [1] },
   },
-  output: { tensor: "logits", activation: "softmax" },
-  labels: run.labels,
-  groups: { cat: [0], dog: [1] },
+  golden: [
+    {
+      inputs: { pixels: { dtype: "uint8", shape: [run.side, run.side, 3], data: { file: PIXELS } } },
+      outputs: {
+        logits: {
+          dtype: "float32",
+          shape: [run.labels.length],
+          data: JSON.parse(readFileSync(resolve(golden, "int8.json"), "utf8")) as number[],
+        },
+      },
+      tolerance: 0.05,
+    },
+  ],
   licence: "MIT; trained on photos of which some have research-only or unclear terms, see MODEL_CARD.md",
   source: "trained from scratch by training/make.sh",
   accuracy: { threeWay: round(int8.threeWay), cat: round(int8.cat), dog: round(int8.dog) },
@@ -124,7 +146,7 @@ Says of a photo whether it shows a cat, a dog or something else. Written by \`tr
 ## Model
 
 A residual network of ResNet-18's layout at width 48, ${(run.parameters / 1e6).toFixed(1)} million parameters, trained from scratch.
-\`model.onnx\` (${(weights.length / 1e6).toFixed(1)} MB): input \`pixels\`, \`[n, ${run.side}, ${run.side}, 3]\` uint8 RGB, normalised inside; output \`logits\`, \`[n, 3]\` float32, in the order ${run.labels.join(", ")}; softmax makes probabilities of them.
+\`model.onnx\` (${((manifest.files[0]?.bytes ?? 0) / 1e6).toFixed(1)} MB): input \`pixels\`, \`[n, ${run.side}, ${run.side}, 3]\` uint8 RGB, normalised inside; output \`logits\`, \`[n, 3]\` float32, in the order ${run.labels.join(", ")}; softmax makes probabilities of them.
 Integers inside: int8 weights with one scale for each output channel (7 bits used, so that processors without VNNI do not saturate), uint8 activations with ranges from ${run.calibration} training photos.
 
 ## Accuracy

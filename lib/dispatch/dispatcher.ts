@@ -6,14 +6,13 @@ import {
   ServingError,
   toWire,
 } from "../errors.ts";
+import type { ImageInfo, ImageInput } from "../kinds/image/kind.ts";
 import type { ImagePipeline } from "../kinds/image/pipeline.ts";
 import { Tally } from "../request/tally.ts";
 import type {
   ClassifyParams,
   ClassifyResult,
   ImageAnswer,
-  ImageInfo,
-  ImageInput,
   ModelAnswer,
   ModelDescription,
   PredictParams,

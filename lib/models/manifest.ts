@@ -3,109 +3,90 @@ import { createReadStream, readdirSync, readFileSync, statSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { z } from "zod";
+import { mismatch, problemsOf } from "../check.ts";
+import { DTYPES } from "../engines/tensors.ts";
+import { KIND_PARTS, kindOf } from "../kinds/registry.ts";
+import { TASK_PARTS, taskOf } from "../tasks/registry.ts";
+import type { ModelId } from "./identity.ts";
 
-/** What is known of one version of a model: `models/<name>/<version>/manifest.json`. */
-export interface Manifest {
-  /** Name of the folder above the version's. */
-  readonly name: string;
-  /** Name of the version's folder: a whole number, at least 1. */
-  readonly version: number;
-  /** The runtime that loads it: the name of a module in `lib/engines/`, e.g. "onnx". */
-  readonly format: string;
-  /** The weights: a file beside the manifest. */
-  readonly file: string;
-  /** Size of the weights. */
-  readonly bytes: number;
-  /** Of the weights, lower-case hex. */
-  readonly sha256: string;
-  readonly input: ManifestInput;
-  readonly output: {
-    /** Name of the graph's output, `[n, labels]` float32. */
-    readonly tensor: string;
-    /** What makes probabilities of it. */
-    readonly activation: "softmax";
-  };
-  /** In the order of the outputs. */
-  readonly labels: readonly string[];
-  /** Indices of `labels` that together answer a question, e.g. every breed for "dog". */
-  readonly groups: Readonly<Record<string, readonly number[]>>;
-  /** Of the weights, for people. */
-  readonly licence: string;
-  /** Where the weights come from, for people. */
-  readonly source: string;
-  /** Shares of right answers, 0–1, for people. */
-  readonly accuracy?: Readonly<Record<string, number>>;
-}
+const text = z.string().regex(/\S/, "a text");
+const whole = z.int("a whole number of at least 1").min(1, "a whole number of at least 1");
+const path = z
+  .string()
+  .regex(/^[\w-][\w.-]*(\/[\w-][\w.-]*)*$/, "the path of a file below the manifest's folder")
+  .refine((name) => name !== "manifest.json", "the path of a file below the manifest's folder");
 
-export interface ManifestInput {
-  /** Name of the graph's input, RGB. */
-  readonly tensor: string;
-  /** Pixels 0–255 as they are, or normalised by an engine. */
-  readonly dtype: "uint8" | "float32";
-  /** Channels last with uint8, first with float32. */
-  readonly layout: "NHWC" | "NCHW";
-  readonly width: number;
-  readonly height: number;
-  readonly channels: 3;
-  /** "in-graph", or what the engine has to do: (pixel - mean) / std for each channel, pixels 0–255. */
-  readonly normalisation: "in-graph" | { readonly mean: readonly number[]; readonly std: readonly number[] };
-  /** The photo's short side is scaled to this before the centre is cut out. Absent: the photo just covers the frame. */
-  readonly shortSide?: number;
-}
+const tensorSpec = z.strictObject({
+  name: text.describe("as the graph has it"),
+  dtype: z.enum(DTYPES).describe("type of its elements"),
+  shape: z
+    .array(z.union([whole, z.null()], "a whole number of at least 1, or null"))
+    .describe("of one item, without the batch dimension; null: any length"),
+});
 
-type Check = readonly [expected: string, test: (value: unknown) => boolean];
+const goldenTensor = z.strictObject({
+  dtype: z.enum(DTYPES),
+  shape: z.array(whole).describe("of one item, without the batch dimension"),
+  data: z
+    .union([z.array(z.number()), z.array(z.string()), z.strictObject({ file: path })], {
+      error: `numbers, texts, or {"file": …} among files with their bytes, little-endian`,
+    })
+    .describe("row-major values, or one of `files` that holds them as they lie in memory, little-endian"),
+});
 
-const text: Check = ["a text", (v) => typeof v === "string" && v.trim() !== ""];
-const positive: Check = ["a whole number of at least 1", (v) => Number.isSafeInteger(v) && Number(v) >= 1];
-const oneOf = (...values: readonly unknown[]): Check => [
-  values.map((v) => JSON.stringify(v)).join(" or "),
-  (v) => values.includes(v),
-];
-const optional = ([expected, test]: Check): Check => [
-  `${expected}, or nothing`,
-  (v) => v === undefined || test(v),
-];
-const isRecord = (v: unknown): v is Record<string, unknown> =>
-  typeof v === "object" && v !== null && !Array.isArray(v);
-const isRgb = (v: unknown) => Array.isArray(v) && v.length === 3 && v.every(Number.isFinite);
+/**
+ * What is known of one version of a model: `models/<name>/<version>/manifest.json`. The one declaration: the type, the
+ * checks and the JSON Schema (`models/manifest.schema.json`) are made from it.
+ */
+export const MANIFEST = z.strictObject({
+  $schema: z.string().optional().describe("for editors"),
+  manifest: z.literal(2).describe("version of this format"),
+  name: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9_-]*$/, "a name of a–z, 0–9, - and _")
+    .describe("name of the folder above the version's"),
+  version: whole.describe("name of the version's folder"),
+  format: z
+    .string()
+    .regex(/^[a-z][a-z0-9-]*$/, "the name of a runtime")
+    .describe("the runtime that loads it, e.g. onnx"),
+  files: z
+    .array(
+      z.strictObject({
+        path,
+        bytes: whole,
+        sha256: z.string().regex(/^[0-9a-f]{64}$/, "64 lower-case hex digits"),
+      }),
+    )
+    .min(1)
+    .refine((files) => new Set(files.map((file) => file.path)).size === files.length, "different files")
+    .describe("everything the model consists of besides this file; the first is what the runtime opens"),
+  inputs: z.array(tensorSpec).min(1).describe("of the graph"),
+  outputs: z.array(tensorSpec).min(1).describe("of the graph, as far as they are used"),
+  maxBatch: whole.describe("the most items the graph takes at once"),
+  kind: z.discriminatedUnion("name", KIND_PARTS).describe("what an input is about"),
+  task: z.discriminatedUnion("name", TASK_PARTS).describe("what the outputs mean"),
+  golden: z
+    .array(
+      z.strictObject({
+        inputs: z.record(z.string(), goldenTensor).describe("one item as its kind prepares it"),
+        outputs: z.record(z.string(), goldenTensor).describe("what the graph made of it"),
+        tolerance: z.number().min(0).describe("largest difference of a number: processors round differently"),
+      }),
+    )
+    .optional()
+    .describe("examples that prove a loaded model"),
+  licence: text.describe("of the files, for people"),
+  source: text.describe("where the files come from, for people"),
+  accuracy: z
+    .record(z.string(), z.number().min(0, "a share from 0 to 1").max(1, "a share from 0 to 1"))
+    .optional()
+    .describe("shares of right answers, for people"),
+});
 
-const FIELDS: Readonly<Record<string, Check>> = {
-  name: ["a name of a–z, 0–9, - and _", (v) => typeof v === "string" && /^[a-z0-9][a-z0-9_-]*$/.test(v)],
-  version: positive,
-  format: ["the name of an engine", (v) => typeof v === "string" && /^[a-z][a-z0-9-]*$/.test(v)],
-  file: [
-    "the name of a file beside the manifest",
-    (v) => typeof v === "string" && /^[\w-][\w.-]*$/.test(v) && v !== "manifest.json",
-  ],
-  bytes: positive,
-  sha256: ["64 lower-case hex digits", (v) => typeof v === "string" && /^[0-9a-f]{64}$/.test(v)],
-  "input.tensor": text,
-  "input.dtype": oneOf("uint8", "float32"),
-  "input.layout": oneOf("NHWC", "NCHW"),
-  "input.width": positive,
-  "input.height": positive,
-  "input.channels": oneOf(3),
-  "input.normalisation": [
-    `"in-graph" or {mean: [r, g, b], std: [r, g, b]} without a zero in std`,
-    (v) =>
-      v === "in-graph" ||
-      (isRecord(v) && isRgb(v["mean"]) && isRgb(v["std"]) && !(v["std"] as number[]).includes(0)),
-  ],
-  "input.shortSide": optional(positive),
-  "output.tensor": text,
-  "output.activation": oneOf("softmax"),
-  labels: [
-    "a list of different texts",
-    (v) => Array.isArray(v) && v.length > 0 && v.every(text[1]) && new Set(v).size === v.length,
-  ],
-  groups: ["one group of labels or more", (v) => isRecord(v) && Object.keys(v).length > 0],
-  licence: text,
-  source: text,
-  accuracy: optional([
-    "shares from 0 to 1 by name",
-    (v) => isRecord(v) && Object.values(v).every((x) => typeof x === "number" && x >= 0 && x <= 1),
-  ]),
-};
+export type Manifest = Readonly<z.infer<typeof MANIFEST>>;
+export type GoldenTensor = Readonly<z.infer<typeof goldenTensor>>;
 
 /** Thrown when a version's manifest is missing or wrong; the message lists every problem. */
 export class ManifestError extends Error {
@@ -124,36 +105,50 @@ export class ManifestError extends Error {
  */
 export function readManifest(versionDir: string): Manifest {
   const dir = resolve(versionDir);
-  const manifest = parse(dir);
-  const problems = Object.entries(FIELDS)
-    .filter(([path, [, test]]) => !test(at(manifest, path)))
-    .map(([path, [expected]]) => mismatch(expected, path, at(manifest, path)));
-  // What the fields have to do with each other can only be said of fields that are right.
-  if (problems.length === 0) problems.push(...contradictions(manifest as Manifest, dir));
+  const value = parse(dir);
+  const problems = problemsOf(MANIFEST, value);
   if (problems.length > 0) throw new ManifestError(dir, problems);
-  return manifest as Manifest;
+  const manifest = value as Manifest;
+  // What the fields have to do with each other can only be said of fields that are right.
+  const contradicting = contradictions(manifest, dir);
+  if (contradicting.length > 0) throw new ManifestError(dir, contradicting);
+  return manifest;
 }
 
 /**
- * Reads the weights once and compares size and digest with the manifest: a half-copied or exchanged file is found at
+ * Name, version and fingerprint. The fingerprint is the sha256 of the manifest with its keys in order, which holds the
+ * digest of every file: formatting does not count, everything else does.
+ */
+export function identityOf({ $schema: _, ...manifest }: Manifest): ModelId {
+  const fingerprint = createHash("sha256").update(canonical(manifest)).digest("hex");
+  return { name: manifest.name, version: manifest.version, fingerprint };
+}
+
+/**
+ * Reads every file once and compares size and digest with the manifest: a half-copied or exchanged file is found at
  * start, not in the answers.
  *
- * @throws ManifestError if the file is another one
+ * @throws ManifestError naming every file that is another one
  */
-export async function verifyFile(manifest: Manifest, versionDir: string): Promise<void> {
+export async function verifyFiles({ files }: Manifest, versionDir: string): Promise<void> {
   const dir = resolve(versionDir);
-  const file = resolve(dir, manifest.file);
-  const { size } = await stat(file);
-  if (size !== manifest.bytes) throw new ManifestError(dir, [mismatch(manifest.bytes, "bytes", size)]);
-  const hash = createHash("sha256");
-  await pipeline(createReadStream(file), hash);
-  const digest = hash.digest("hex");
-  if (digest !== manifest.sha256) throw new ManifestError(dir, [mismatch(manifest.sha256, "sha256", digest)]);
+  const problems: string[] = [];
+  for (const { path, bytes, sha256 } of files) {
+    try {
+      const { size } = await stat(resolve(dir, path));
+      const digest = size === bytes ? await digestOf(resolve(dir, path)) : undefined;
+      if (size !== bytes) problems.push(mismatch(bytes, `bytes of ${path}`, size));
+      else if (digest !== sha256) problems.push(mismatch(sha256, `sha256 of ${path}`, digest));
+    } catch (error) {
+      problems.push((error as Error).message);
+    }
+  }
+  if (problems.length > 0) throw new ManifestError(dir, problems);
 }
 
 /**
- * The versions of a model, ascending: folders named by a whole number with a valid manifest and weights of the size
- * it says. Anything else does not exist, so a version can be copied in while the server runs.
+ * The versions of a model, ascending: folders named by a whole number with a valid manifest and files of the sizes it
+ * says. Anything else does not exist, so a version can be copied in while the server runs.
  *
  * @param modelDir `models/<name>`; empty if it does not exist
  */
@@ -189,9 +184,11 @@ function numberedFolders(modelDir: string): number[] {
 function problemOf(modelDir: string, version: number): string | undefined {
   const dir = resolve(modelDir, String(version));
   try {
-    const { file, bytes } = readManifest(dir);
-    const size = statSync(resolve(dir, file)).size;
-    return size === bytes ? undefined : new ManifestError(dir, [mismatch(bytes, "bytes", size)]).message;
+    const problems = readManifest(dir).files.flatMap(({ path, bytes }) => {
+      const { size } = statSync(resolve(dir, path));
+      return size === bytes ? [] : [mismatch(bytes, `bytes of ${path}`, size)];
+    });
+    return problems.length === 0 ? undefined : new ManifestError(dir, problems).message;
   } catch (error) {
     return (error as Error).message;
   }
@@ -199,55 +196,47 @@ function problemOf(modelDir: string, version: number): string | undefined {
 
 function parse(dir: string): unknown {
   try {
-    const value: unknown = JSON.parse(readFileSync(resolve(dir, "manifest.json"), "utf8"));
-    if (isRecord(value)) return value;
-    throw new Error(mismatch("an object", "manifest.json", value));
+    return JSON.parse(readFileSync(resolve(dir, "manifest.json"), "utf8"));
   } catch (error) {
     throw new ManifestError(dir, [(error as Error).message]);
   }
 }
 
-function contradictions({ name, version, input, labels, groups }: Manifest, dir: string): string[] {
+function contradictions(manifest: Manifest, dir: string): string[] {
+  const { name, version, files, inputs, outputs, kind, task, golden = [] } = manifest;
   const problems = [];
   if (basename(dirname(dir)) !== name) problems.push(mismatch(basename(dirname(dir)), "name", name));
   if (basename(dir) !== String(version)) problems.push(mismatch(basename(dir), "version", version));
-  const bytes = input.dtype === "uint8";
-  if (bytes !== (input.normalisation === "in-graph")) {
-    const expected = bytes ? `"in-graph" with uint8` : "mean and std with float32";
-    problems.push(mismatch(expected, "input.normalisation", input.normalisation));
+  for (const [list, specs] of Object.entries({ inputs, outputs })) {
+    const names = specs.map((spec) => spec.name);
+    if (new Set(names).size < names.length) problems.push(mismatch("different names", list, names));
   }
-  if (bytes !== (input.layout === "NHWC")) {
-    problems.push(
-      mismatch(bytes ? `"NHWC" with uint8` : `"NCHW" with float32`, "input.layout", input.layout),
-    );
-  }
-  const frame = Math.max(input.width, input.height);
-  if (input.shortSide !== undefined && input.shortSide < frame) {
-    problems.push(mismatch(`at least ${frame}`, "input.shortSide", input.shortSide));
-  }
-  for (const [group, indices] of Object.entries(groups)) {
-    const fits =
-      Array.isArray(indices) &&
-      indices.length > 0 &&
-      indices.every((i) => Number.isInteger(i) && i >= 0 && i < labels.length) &&
-      new Set(indices).size === indices.length;
-    if (!fits) {
-      problems.push(mismatch(`different indices from 0 to ${labels.length - 1}`, `groups.${group}`, indices));
-    }
+  problems.push(
+    ...kindOf(kind.name).contradictions(kind, inputs),
+    ...taskOf(task.name).contradictions(task, outputs),
+  );
+  const named = golden.flatMap((example) => [
+    ...Object.values(example.inputs),
+    ...Object.values(example.outputs),
+  ]);
+  for (const { data } of named) {
+    if (Array.isArray(data) || files.some((file) => file.path === data.file)) continue;
+    problems.push(mismatch("one of files", "golden", data.file));
   }
   return problems;
 }
 
-function at(manifest: unknown, path: string): unknown {
-  return path
-    .split(".")
-    .reduce<unknown>(
-      (value, key) => (isRecord(value) && Object.hasOwn(value, key) ? value[key] : undefined),
-      manifest,
-    );
+async function digestOf(file: string): Promise<string> {
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(file), hash);
+  return hash.digest("hex");
 }
 
-function mismatch(expected: unknown, path: string, value: unknown): string {
-  const received = value === undefined ? "undefined" : JSON.stringify(value).slice(0, 200);
-  return `Expected ${expected} for ${path} but received ${received} of type ${typeof value}`;
+/** JSON with the keys of every object in order. */
+function canonical(value: unknown): string {
+  return JSON.stringify(value, (_, inner: unknown) =>
+    typeof inner === "object" && inner !== null && !Array.isArray(inner)
+      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : inner,
+  );
 }

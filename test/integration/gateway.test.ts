@@ -14,7 +14,6 @@ type Classify = (ctx: Context<ClassifyParams, { traceparent?: string }>) => Prom
 const MODEL = { name: "pets", version: 2 };
 const YES = {
   answer: true,
-  label: "cat",
   probability: 0.9,
   labels: [],
   model: MODEL,

@@ -1,5 +1,5 @@
 import { ServingError } from "../../errors.ts";
-import type { ImageInfo } from "../../types.ts";
+import type { ImageInfo } from "./kind.ts";
 
 export type ImageFormat = ImageInfo["format"];
 

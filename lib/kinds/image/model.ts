@@ -1,16 +1,23 @@
 import { resolve } from "node:path";
 import type { SettledItem } from "../../batching/batcher.ts";
 import { type EngineSpec, runtimeOf } from "../../engines/engine.ts";
+import type { Tensors } from "../../engines/tensors.ts";
 import { ServingError, toWire } from "../../errors.ts";
-import { type Manifest, readManifest, verifyFile } from "../../models/manifest.ts";
-import type { Classification, ItemReport, ModelMetadata, PredictParams, Settled } from "../../types.ts";
-import { classify, type Question } from "./classification.ts";
+import { type Manifest, readManifest, verifyFiles } from "../../models/manifest.ts";
+import {
+  type Classification,
+  type ClassificationQuestion,
+  classification,
+} from "../../tasks/classification.ts";
+import type { ItemReport, ModelMetadata, PredictParams, Settled } from "../../types.ts";
+import { type ImageInput, image } from "./kind.ts";
 
 /** One version of an image classifier on disk, asked one question: everything about it but the engine. */
 export class ImageModel {
   readonly #dir: string;
   readonly #manifest: Manifest;
-  readonly #question: Question;
+  readonly #input: ImageInput;
+  readonly #question: ClassificationQuestion;
   readonly #itemBytes: number;
 
   /**
@@ -20,47 +27,34 @@ export class ImageModel {
   constructor(dir: string, { group, threshold }: { readonly group: string; readonly threshold: number }) {
     this.#dir = dir;
     this.#manifest = readManifest(dir);
-    const { groups, labels, input } = this.#manifest;
-    const indices = groups[group];
-    if (!indices) {
-      throw new Error(
-        `Expected group to be one of ${Object.keys(groups).join(", ")} but received "${group}"`,
-      );
-    }
-    this.#question = { labels, group: indices, threshold };
-    this.#itemBytes = input.width * input.height * input.channels;
+    const { task, kind, inputs } = this.#manifest;
+    this.#question = classification.question({ group, threshold }, task);
+    this.#input = image.wants(kind, inputs);
+    this.#itemBytes = this.#input.width * this.#input.height * 3;
   }
 
   /** What the registry says of it. */
-  get description(): Pick<ModelMetadata, "model" | "input" | "labels"> {
-    const { name, version, input, labels } = this.#manifest;
-    return {
-      model: { name, version },
-      input: {
-        type: "image",
-        width: input.width,
-        height: input.height,
-        ...(input.shortSide ? { shortSide: input.shortSide } : {}),
-      },
-      labels,
-    };
+  get description(): Pick<ModelMetadata, "model" | "labels"> & { readonly input: ImageInput } {
+    const { name, version, task } = this.#manifest;
+    return { model: { name, version }, input: this.#input, labels: task.labels };
   }
 
-  /** Reads the weights once and compares their digest. */
+  /** Reads the files once and compares their digests. */
   verify(): Promise<void> {
-    return verifyFile(this.#manifest, this.#dir);
+    return verifyFiles(this.#manifest, this.#dir);
   }
 
   engineSpec(threads: number): EngineSpec {
-    const { format, file, input, output } = this.#manifest;
+    const { format, files, inputs, kind, task } = this.#manifest;
+    const { width, height } = this.#input;
     return {
       runtime: runtimeOf(format),
-      file: resolve(this.#dir, file),
-      inputTensor: input.tensor,
-      outputTensor: output.tensor,
-      itemShape: [input.height, input.width, input.channels],
+      file: resolve(this.#dir, files[0]?.path ?? ""),
+      inputTensor: inputs[0]?.name ?? "",
+      outputTensor: task.output,
+      itemShape: [height, width, 3],
       threads,
-      ...(input.normalisation === "in-graph" ? {} : { planes: input.normalisation }),
+      ...(kind.normalisation ? { planes: kind.normalisation } : {}),
     };
   }
 
@@ -72,10 +66,10 @@ export class ImageModel {
   split({ count, pixels }: PredictParams): Uint8Array[] {
     const received = ArrayBuffer.isView(pixels) ? `${pixels.byteLength} bytes` : typeof pixels;
     if (received !== `${count * this.#itemBytes} bytes`) {
-      const { width, height, channels } = this.#manifest.input;
+      const { width, height } = this.#input;
       throw new ServingError(
         "BAD_REQUEST",
-        `Expected ${count} × ${height}×${width}×${channels} bytes but received ${received}`,
+        `Expected ${count} × ${height}×${width}×3 bytes but received ${received}`,
       );
     }
     return Array.from({ length: count }, (_, i) =>
@@ -94,9 +88,10 @@ export class ImageModel {
 
   /** `[n, classes]` logits → one answer an item. */
   answers(logits: Float32Array, count: number): Classification[] {
-    const classes = logits.length / count;
+    const { task } = this.#manifest;
+    const batch = { [task.output]: { dtype: "float32", shape: [count, task.labels.length], data: logits } };
     return Array.from({ length: count }, (_, i) =>
-      classify(logits.subarray(i * classes, (i + 1) * classes), this.#question),
+      classification.answer(classification.interpret(batch as Tensors, i, task), this.#question, task),
     );
   }
 

@@ -3,8 +3,8 @@ import { availableParallelism } from "node:os";
 import sharp, { type Sharp } from "sharp";
 import { CancelledError, DeadlineExceededError, ServingError } from "../../errors.ts";
 import { Semaphore } from "../../request/semaphore.ts";
-import type { ImageInfo, ImageInput } from "../../types.ts";
 import { decodableBytes, type ImageFormat, sniffFormat } from "./format.ts";
+import type { ImageInfo, ImageInput } from "./kind.ts";
 
 // Process-wide settings of libvips. Every image is seen once, so its operation cache can only cost memory; one thread
 // for each image, because several images are decoded at once; and no loader but the six we promise, so that a gap in
@@ -57,6 +57,8 @@ export interface PrepareOptions {
   signal?: AbortSignal | undefined;
   /** When the answer is worthless, in milliseconds on the clock of `performance.now()`. */
   deadline?: number | undefined;
+  /** Called when its decode begins: what came before was waiting. */
+  onStart?: (() => void) | undefined;
 }
 
 /**
@@ -127,7 +129,7 @@ export class ImagePipeline {
    * @throws {ServingError} as `inspect`, and QUEUE_FULL, DEADLINE_EXCEEDED, CANCELLED
    */
   async prepare(bytes: Uint8Array, input: ImageInput, options: PrepareOptions = {}): Promise<Uint8Array> {
-    const { signal, deadline = Number.POSITIVE_INFINITY } = options;
+    const { signal, deadline = Number.POSITIVE_INFINITY, onStart } = options;
     const { format, data } = this.#admit(bytes);
     const timeLeft = Math.min(deadline - performance.now(), this.#timeoutMs);
     if (signal?.aborted) throw new CancelledError();
@@ -138,7 +140,11 @@ export class ImagePipeline {
     const timer = setTimeout(() => stop.abort(new DeadlineExceededError("decode")), timeLeft);
     signal?.addEventListener("abort", cancel, { once: true });
     try {
-      return await this.#decodes.run(() => this.#decode(data, format, input), stop.signal);
+      const decode = () => {
+        onStart?.();
+        return this.#decode(data, format, input);
+      };
+      return await this.#decodes.run(decode, stop.signal);
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener("abort", cancel);

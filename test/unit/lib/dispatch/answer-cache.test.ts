@@ -8,7 +8,6 @@ import type { ModelAnswer } from "../../../../lib/types.ts";
 
 const ANSWER: ModelAnswer = {
   answer: true,
-  label: "cat",
   probability: 1,
   labels: [],
   model: { name: "m", version: 1 },

@@ -1,7 +1,8 @@
 import { Dispatcher, type DispatchRequest } from "../../../../lib/dispatch/dispatcher.ts";
 import { QueueFullError, ServingError } from "../../../../lib/errors.ts";
+import type { ImageInput } from "../../../../lib/kinds/image/kind.ts";
 import type { ImagePipeline } from "../../../../lib/kinds/image/pipeline.ts";
-import type { ImageInput, ModelAnswer, ModelDescription } from "../../../../lib/types.ts";
+import type { ModelAnswer, ModelDescription } from "../../../../lib/types.ts";
 
 const input: ImageInput = { type: "image", width: 2, height: 1 };
 
@@ -19,7 +20,6 @@ const model = (name: string, more: Partial<ModelDescription> = {}): ModelDescrip
 
 const ANSWER: ModelAnswer = {
   answer: true,
-  label: "yes",
   probability: 1,
   labels: [],
   model: { name: "net", version: 1 },

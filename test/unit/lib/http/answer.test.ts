@@ -11,7 +11,6 @@ function wire(code: ErrorCode): WireError {
 function yes(queueMs = 1, computeMs = 5): ModelAnswer {
   return {
     answer: true,
-    label: "cat",
     probability: 0.9,
     labels: [],
     model: { name: "pets", version: 1 },

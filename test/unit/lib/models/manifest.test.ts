@@ -1,48 +1,69 @@
 import { createHash } from "node:crypto";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
+import { z } from "zod";
 import {
+  identityOf,
   latestVersion,
   listVersions,
+  MANIFEST,
   ManifestError,
   readManifest,
-  verifyFile,
+  verifyFiles,
 } from "../../../../lib/models/manifest.ts";
 
 const WEIGHTS = "weights";
+const sha256 = (text: string) => createHash("sha256").update(text).digest("hex");
+const file = (path: string, content: string) => ({
+  path,
+  bytes: content.length,
+  sha256: sha256(content),
+});
 
 const valid = {
+  manifest: 2,
   name: "pets",
   version: 1,
   format: "onnx",
-  file: "model.onnx",
-  bytes: WEIGHTS.length,
-  sha256: createHash("sha256").update(WEIGHTS).digest("hex"),
-  input: {
-    tensor: "pixels",
-    dtype: "uint8",
-    layout: "NHWC",
-    width: 144,
-    height: 144,
-    channels: 3,
-    normalisation: "in-graph",
+  files: [file("model.onnx", WEIGHTS)],
+  inputs: [{ name: "pixels", dtype: "uint8", shape: [144, 144, 3] }],
+  outputs: [{ name: "logits", dtype: "float32", shape: [3] }],
+  maxBatch: 64,
+  kind: { name: "image" },
+  task: {
+    name: "classification",
+    output: "logits",
+    activation: "softmax",
+    labels: ["cat", "dog", "other"],
+    groups: { cat: [0], dog: [1] },
   },
-  output: { tensor: "logits", activation: "softmax" },
-  labels: ["cat", "dog", "other"],
-  groups: { cat: [0], dog: [1] },
   licence: "MIT",
   source: "training/",
   accuracy: { all: 0.94 },
 };
 
 const imagenet = {
-  ...valid.input,
-  dtype: "float32",
-  layout: "NCHW",
-  shortSide: 256,
-  normalisation: { mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] },
+  inputs: [{ name: "data", dtype: "float32", shape: [3, 224, 224] }],
+  kind: {
+    name: "image",
+    shortSide: 256,
+    normalisation: { mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] },
+  },
 };
+
+const kind = (change: object) => ({ kind: { ...valid.kind, ...change } });
+const task = (change: object) => ({ task: { ...valid.task, ...change } });
+const pixels = (change: object) => ({ inputs: [{ ...valid.inputs[0], ...change }] });
+const example = (data: unknown) => ({
+  golden: [
+    {
+      inputs: { pixels: { dtype: "uint8", shape: [1], data } },
+      outputs: { logits: { dtype: "float32", shape: [3], data: [1, 2, 3] } },
+      tolerance: 0.05,
+    },
+  ],
+});
 
 let models: string;
 
@@ -53,10 +74,15 @@ beforeEach(() => {
 afterEach(() => rmSync(models, { recursive: true, force: true }));
 
 /** Writes one version and returns its folder. */
-function write(manifest: unknown, { name = "pets", version = "1", weights = WEIGHTS } = {}): string {
+function write(
+  manifest: unknown,
+  { name = "pets", version = "1", weights = WEIGHTS, files = {} as Record<string, string> } = {},
+): string {
   const dir = join(models, name, version);
-  mkdirSync(dir, { recursive: true });
-  writeFileSync(join(dir, "model.onnx"), weights);
+  for (const [path, content] of Object.entries({ "model.onnx": weights, ...files })) {
+    mkdirSync(dirname(join(dir, path)), { recursive: true });
+    writeFileSync(join(dir, path), content);
+  }
   writeFileSync(
     join(dir, "manifest.json"),
     typeof manifest === "string" ? manifest : JSON.stringify(manifest),
@@ -70,42 +96,92 @@ describe("readManifest", () => {
   });
 
   test("takes a float model that wants its pixels normalised", () => {
-    expect(readManifest(write({ ...valid, input: imagenet })).input).toEqual(imagenet);
+    expect(readManifest(write({ ...valid, ...imagenet }))).toMatchObject(imagenet);
+  });
+
+  test("takes a golden example, its values inside or in a file", () => {
+    expect(readManifest(write({ ...valid, ...example([7]) }))).toMatchObject(example([7]));
+    const files = [...valid.files, file("golden/pixels.bin", "x")];
+    expect(() =>
+      readManifest(write({ ...valid, files, ...example({ file: "golden/pixels.bin" }) })),
+    ).not.toThrow();
   });
 
   test.each<[string, object, string]>([
     ["a version that is no whole number", { version: 1.5 }, "for version"],
     ["another version than its folder's", { version: 2 }, "Expected 1 for version"],
     ["another name than its folder's", { name: "dogs" }, "Expected pets for name"],
-    ["a file in another folder", { file: "../../secret" }, "for file"],
-    ["an absolute file", { file: "/etc/passwd" }, "for file"],
-    ["a file in a folder below", { file: "weights/model.onnx" }, "for file"],
-    ["a file that is the folder itself", { file: "." }, "for file"],
-    ["the manifest as weights", { file: "manifest.json" }, "for file"],
+    ["the first format of manifests", { manifest: 1 }, "Expected 2 for manifest but received 1"],
+    ["a file in another folder", { files: [file("../../secret", "")] }, "for files.0.path"],
+    ["an absolute file", { files: [file("/etc/passwd", "")] }, "for files.0.path"],
+    ["a file that is the folder itself", { files: [file(".", "")] }, "for files.0.path"],
+    ["the manifest as a file", { files: [file("manifest.json", "")] }, "for files.0.path"],
+    ["the same file twice", { files: [valid.files[0], valid.files[0]] }, "different files for files"],
+    ["no file", { files: [] }, "at least 1 entries for files"],
     ["a format that is a path", { format: "../onnx" }, "for format"],
-    ["a short digest", { sha256: "abc" }, "for sha256"],
-    ["an unknown type of element", { input: { ...valid.input, dtype: "int8" } }, "for input.dtype"],
-    ["a frame without width", { input: { ...valid.input, width: 0 } }, "for input.width"],
-    ["no input at all", { input: undefined }, "for input.tensor"],
-    ["an input that is a list", { input: [] }, "for input.tensor"],
-    ["float pixels normalised in the graph", { input: { ...valid.input, dtype: "float32" } }, "mean and std"],
-    ["bytes normalised by the engine", { input: { ...imagenet, dtype: "uint8" } }, `"in-graph" with uint8`],
-    ["bytes in planes", { input: { ...valid.input, layout: "NCHW" } }, "for input.layout"],
-    ["float channels side by side", { input: { ...imagenet, layout: "NHWC" } }, "for input.layout"],
+    ["a short digest", { files: [{ ...valid.files[0], sha256: "abc" }] }, "for files.0.sha256"],
+    ["an unknown type of element", pixels({ dtype: "int8" }), "for inputs.0.dtype"],
+    ["a frame without width", pixels({ shape: [144, 0, 3] }), "for inputs.0.shape.1"],
+    ["a frame of any width", pixels({ shape: [144, null, 3] }), "[height, width, 3] with uint8"],
+    ["a grey frame", pixels({ shape: [144, 144, 1] }), "[height, width, 3] with uint8"],
+    ["images as text", pixels({ dtype: "string", shape: [] }), `"uint8" or "float32" for inputs.0.dtype`],
+    [
+      "two inputs for one image",
+      { inputs: [valid.inputs[0], { ...valid.inputs[0], name: "x" }] },
+      "one input",
+    ],
+    ["no input at all", { inputs: undefined }, "Expected a list for inputs but received undefined"],
+    ["a batch of nothing", { maxBatch: 0 }, "for maxBatch"],
+    ["float pixels that nobody normalises", { inputs: imagenet.inputs }, "mean and std with float32"],
+    ["bytes normalised by the engine", { kind: imagenet.kind }, "nothing with uint8"],
     [
       "a standard deviation of zero",
-      { input: { ...imagenet, normalisation: { mean: [0, 0, 0], std: [1, 0, 1] } } },
-      "for input.normalisation",
+      { ...imagenet, ...kind({ normalisation: { mean: [0, 0, 0], std: [1, 0, 1] } }) },
+      "without a zero for kind.normalisation.std",
     ],
-    ["a short side that leaves a border", { input: { ...valid.input, shortSide: 143 } }, "at least 144"],
-    ["an activation nobody applies", { output: { tensor: "x", activation: "sigmoid" } }, "output.activation"],
-    ["the same label twice", { labels: ["cat", "cat", "dog"] }, "for labels"],
-    ["no group", { groups: {} }, "for groups"],
-    ["a group of labels that do not exist", { groups: { cat: [3] } }, "for groups.cat"],
-    ["an empty group", { groups: { cat: [] } }, "for groups.cat"],
-    ["a group that is no list", { groups: { cat: "0" } }, "for groups.cat"],
-    ["percent for accuracy", { accuracy: { all: 94 } }, "for accuracy"],
+    ["a short side that leaves a border", kind({ shortSide: 143 }), "at least 144"],
+    ["an unknown kind", { kind: { name: "sound" } }, "for kind.name"],
+    ["an unknown task", task({ name: "poetry" }), "for task.name"],
+    ["an activation nobody applies", task({ activation: "sigmoid" }), "for task.activation"],
+    ["an output that there is not", task({ output: "probabilities" }), `Expected "logits" for task.output`],
+    [
+      "an output of another size",
+      { outputs: [{ name: "logits", dtype: "float32", shape: [4] }] },
+      "float32 [3]",
+    ],
+    ["the same label twice", task({ labels: ["cat", "cat", "dog"] }), "for task.labels"],
+    ["no group", task({ groups: {} }), "for task.groups"],
+    ["a group of labels that do not exist", task({ groups: { cat: [3] } }), "for task.groups.cat"],
+    ["an empty group", task({ groups: { cat: [] } }), "for task.groups.cat"],
+    ["a group that is no list", task({ groups: { cat: "0" } }), "for task.groups.cat"],
+    [
+      "a golden file that is not among its files",
+      example({ file: "golden/x.bin" }),
+      "one of files for golden",
+    ],
+    ["percent for accuracy", { accuracy: { all: 94 } }, "a share from 0 to 1 for accuracy.all"],
     ["no licence", { licence: " " }, "for licence"],
+    ["an unknown key", { license: "MIT" }, `Unknown key "license": did you mean "licence"?`],
+    [
+      "an unknown key of a file",
+      { files: [{ ...valid.files[0], sha265: "" }] },
+      `in files.0: did you mean "sha256"`,
+    ],
+    [
+      "an unknown key of its kind",
+      kind({ shortside: 256 }),
+      `"shortside" in kind: did you mean "shortSide"?`,
+    ],
+    [
+      "an unknown key of its task",
+      task({ group: {} }),
+      `Unknown key "group" in task: did you mean "groups"?`,
+    ],
+    [
+      "a key of another kind",
+      kind({ labels: [] }),
+      `"labels" in kind: it has name, shortSide, normalisation`,
+    ],
   ])("refuses %s", (_, change, message) => {
     const dir = write({ ...valid, ...change });
     expect(() => readManifest(dir)).toThrow(ManifestError);
@@ -114,10 +190,8 @@ describe("readManifest", () => {
 
   test("names every problem at once", () => {
     const dir = write({});
-    const problems = [...Object.keys(valid), "input.dtype", "output.activation"].filter(
-      (name) => !["input", "output", "accuracy"].includes(name),
-    );
-    for (const name of problems)
+    const required = Object.keys(valid).filter((name) => name !== "accuracy");
+    for (const name of required)
       expect(() => readManifest(dir)).toThrow(`for ${name} but received undefined`);
   });
 
@@ -133,22 +207,51 @@ describe("readManifest", () => {
   });
 });
 
-describe("verifyFile", () => {
-  const manifest = () => readManifest(join(models, "pets", "1"));
+describe("the JSON Schema beside the models", () => {
+  test("is made of the same declaration, and what ships keeps to it", () => {
+    const written = JSON.parse(readFileSync(resolve("models/manifest.schema.json"), "utf8")) as unknown;
+    expect(written).toEqual(JSON.parse(JSON.stringify(z.toJSONSchema(MANIFEST))));
+    expect(readManifest("models/pets-resnet/1").$schema).toBe("../../manifest.schema.json");
+  });
+});
 
-  test("accepts the weights of the manifest", async () => {
-    const dir = write(valid);
-    await expect(verifyFile(manifest(), dir)).resolves.toBeUndefined();
+describe("the fingerprint", () => {
+  const fingerprint = (manifest: unknown) => identityOf(readManifest(write(manifest))).fingerprint;
+
+  test("does not depend on the order of keys or the schema that editors use", () => {
+    const turned = Object.fromEntries(Object.entries({ ...valid, $schema: "x" }).reverse());
+    expect(fingerprint(turned)).toBe(fingerprint(valid));
+    expect(fingerprint(valid)).toMatch(/^[0-9a-f]{64}$/);
   });
 
-  test("refuses weights of another size", async () => {
-    const dir = write(valid, { weights: "weight" });
-    await expect(verifyFile(manifest(), dir)).rejects.toThrow("Expected 7 for bytes but received 6");
+  test.each<[string, object]>([
+    ["the files", { files: [file("model.onnx", "Weights")] }],
+    ["a group", task({ groups: { cat: [0], dog: [2] } })],
+    ["how images are cut", kind({ shortSide: 160 })],
+  ])("changes with %s", (_, change) => {
+    expect(fingerprint({ ...valid, ...change })).not.toBe(fingerprint(valid));
+  });
+});
+
+describe("verifyFiles", () => {
+  const files = [...valid.files, file("parts/more.bin", "more")];
+  const verify = async (content: Record<string, string>) => {
+    const dir = write({ ...valid, files }, { files: { "parts/more.bin": "more", ...content } });
+    await verifyFiles(readManifest(dir), dir);
+  };
+
+  test("accepts the files of the manifest", async () => {
+    await expect(verify({})).resolves.toBeUndefined();
   });
 
-  test("refuses other weights of the same size", async () => {
-    const dir = write(valid, { weights: "Weights" });
-    await expect(verifyFile(manifest(), dir)).rejects.toThrow("for sha256");
+  test("refuses a file of another size, and names it", async () => {
+    await expect(verify({ "model.onnx": "weight" })).rejects.toThrow(
+      "Expected 7 for bytes of model.onnx but received 6",
+    );
+  });
+
+  test("refuses another file of the same size", async () => {
+    await expect(verify({ "parts/more.bin": "More" })).rejects.toThrow("for sha256 of parts/more.bin");
   });
 });
 
@@ -167,6 +270,7 @@ describe("versions", () => {
     mkdirSync(join(models, "pets", "6"));
     write({ ...valid, version: 7 }, { version: "07" });
     write({ ...valid, version: 8 }, { version: "8.tmp" });
+    write({ ...valid, version: 9, files: [...valid.files, file("lost.bin", "x")] }, { version: "9" });
     expect(listVersions(join(models, "pets"))).toEqual([1]);
   });
 
@@ -176,7 +280,7 @@ describe("versions", () => {
   });
 
   test("that cannot be used are explained when there is no other", () => {
-    write({ ...valid, file: "../model.onnx" });
-    expect(() => latestVersion(join(models, "pets"))).toThrow("for file");
+    write({ ...valid, maxBatch: "many" });
+    expect(() => latestVersion(join(models, "pets"))).toThrow("for maxBatch");
   });
 });

@@ -2,8 +2,8 @@ import { createHash } from "node:crypto";
 import { jest } from "@jest/globals";
 import sharp, { type Sharp } from "sharp";
 import { type ErrorCode, ServingError } from "../../../../../lib/errors.ts";
+import type { ImageInput } from "../../../../../lib/kinds/image/kind.ts";
 import { ImagePipeline } from "../../../../../lib/kinds/image/pipeline.ts";
-import type { ImageInput } from "../../../../../lib/types.ts";
 import {
   animation,
   painted,

@@ -1,0 +1,27 @@
+import type { Tensors } from "../../engines/tensors.ts";
+import type { Scope } from "../../request/scope.ts";
+import type { Input, KindOptions, Preparer } from "../kind.ts";
+import { type ImageInfo, type ImageInput, PIXELS } from "./kind.ts";
+import { ImagePipeline } from "./pipeline.ts";
+
+/** The image kind in the dispatcher: the pipeline's pixels as tensors. */
+export class ImagePreparer implements Preparer<ImageInput, ImageInfo> {
+  readonly #pipeline: ImagePipeline;
+
+  /** @throws TypeError on an option out of its range */
+  constructor(options: KindOptions) {
+    this.#pipeline = new ImagePipeline(options);
+  }
+
+  inspect({ bytes }: Input): Promise<ImageInfo> {
+    return this.#pipeline.inspect(bytes);
+  }
+
+  async prepare({ bytes }: Input, wanted: ImageInput, scope: Scope, onStart?: () => void): Promise<Tensors> {
+    const data = await this.#pipeline.prepare(bytes, wanted, { ...scope, ...(onStart ? { onStart } : {}) });
+    const { width, height } = wanted;
+    return { [PIXELS]: { dtype: "uint8", shape: [1, height, width, 3], data } };
+  }
+
+  async close(): Promise<void> {}
+}

@@ -1,0 +1,14 @@
+import { classification, classificationPart } from "./classification.ts";
+import type { Task } from "./task.ts";
+
+/** The parts of a manifest that say what its model's outputs mean. */
+export const TASK_PARTS = [classificationPart] as const;
+
+const TASKS: readonly Task[] = [classification];
+
+/** @throws Error if there is no such task */
+export function taskOf(name: string): Task {
+  const task = TASKS.find((each) => each.name === name);
+  if (task) return task;
+  throw new Error(`Expected a task of ${TASKS.map((each) => each.name).join(", ")} but received "${name}"`);
+}
