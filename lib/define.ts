@@ -9,7 +9,8 @@ type Action<This> = Handler<This> | (Omit<ActionSchema, "handler"> & { readonly 
 interface Parts<Settings, This> {
   readonly settings?: Settings;
   readonly methods?: Record<string, (this: This, ...args: never[]) => unknown>;
-  readonly actions?: Record<string, Action<This>>;
+  /** `false` takes away a mixin's action. */
+  readonly actions?: Record<string, Action<This> | false>;
   readonly events?: Record<string, (this: This, ctx: never) => void | Promise<void>>;
   readonly created?: (this: This) => void;
   readonly started?: (this: This) => void | Promise<void>;

@@ -1,4 +1,5 @@
 import { cleanEnv, makeValidator, str } from "envalid";
+import { addressList } from "./http/client.ts";
 
 /** A whole number of at least `min` (and at most `max`); units may not be written. */
 const whole = (min: number, max = Number.MAX_SAFE_INTEGER) =>
@@ -10,13 +11,15 @@ const whole = (min: number, max = Number.MAX_SAFE_INTEGER) =>
     return value;
   });
 
+/** Addresses of proxies. */
+const proxies = makeValidator<readonly string[]>((input) => {
+  const ranges = listOf(input);
+  addressList(ranges);
+  return ranges;
+});
+
 /** A comma-separated list without blanks and empty entries. */
-const list = makeValidator<readonly string[]>((input) =>
-  input
-    .split(",")
-    .map((part) => part.trim())
-    .filter((part) => part !== ""),
-);
+const list = makeValidator<readonly string[]>(listOf);
 
 const transporterUrl = makeValidator<string>((input) => {
   if (input !== "" && !input.split(";").every((url) => /^amqps?:\/\/./.test(url))) {
@@ -41,6 +44,10 @@ export const VARIABLES = {
   )({
     default: 0,
     desc: "port for health and metrics of this process, needed where no gateway runs; 0: none",
+  }),
+  TRUSTED_PROXIES: proxies({
+    default: [] as readonly string[],
+    desc: "proxies whose `X-Forwarded-For` tells clients apart: addresses and ranges, e.g. `10.0.0.0/8`; one client may hold three quarters of connections and bytes",
   }),
   SERVICES: list({
     default: [] as readonly string[],
@@ -123,6 +130,13 @@ export const VARIABLES = {
   }),
   DRAIN_GRACE_MS: whole(0)({ default: 25_000, desc: "time to finish what is in flight after SIGTERM" }),
 };
+
+function listOf(input: string): readonly string[] {
+  return input
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "");
+}
 
 /** Thrown when the environment is wrong; the message lists every mistake. */
 export class EnvironmentError extends Error {

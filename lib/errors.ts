@@ -14,6 +14,7 @@ export const ERRORS = {
   SLOW_REQUEST: { status: 408, retryable: true, about: "the client sent its request too slowly" },
   PAYLOAD_TOO_LARGE: { status: 413, retryable: false, about: "too many bytes or too many files" },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, retryable: false, about: "not a supported type of content" },
+  EXPECTATION_FAILED: { status: 417, retryable: false, about: "an Expect header other than 100-continue" },
   INVALID_IMAGE: { status: 422, retryable: false, about: "the image cannot be decoded" },
   TOO_MANY_PIXELS: { status: 422, retryable: false, about: "the image has too many pixels" },
   RATE_LIMITED: { status: 429, retryable: true, about: "this client is over its rate" },
@@ -26,11 +27,13 @@ export const ERRORS = {
     retryable: false,
     about: "every engine or node that tried this request died",
   },
+  NOT_IMPLEMENTED: { status: 501, retryable: false, about: "a Transfer-Encoding other than chunked" },
   ENGINE_CRASHED: { status: 503, retryable: true, about: "the engine died under this request" },
   QUEUE_FULL: { status: 503, retryable: true, about: "the queue is full" },
   MODEL_UNAVAILABLE: { status: 503, retryable: true, about: "no replica of the model is up" },
   DRAINING: { status: 503, retryable: true, about: "the node is shutting down" },
   DEADLINE_EXCEEDED: { status: 504, retryable: false, about: "the deadline passed" },
+  HTTP_VERSION_NOT_SUPPORTED: { status: 505, retryable: false, about: "neither HTTP/1.1 nor HTTP/1.0" },
 } as const;
 
 export type ErrorCode = keyof typeof ERRORS;

@@ -1,7 +1,12 @@
-import { createServer, type Server, type ServerResponse } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Middleware, ServiceBroker } from "moleculer";
-import { healthOf, healthResponse } from "../lib/telemetry/health.ts";
-import { METRICS_CONTENT_TYPE, metricsText } from "../lib/telemetry/prometheus.ts";
+import { ServingError } from "../lib/errors.ts";
+import { type Answer, errorAnswer } from "../lib/http/answer.ts";
+import { Listener, type ListenerOptions } from "../lib/http/listener.ts";
+import { requestIdOf } from "../lib/http/request.ts";
+import { send } from "../lib/http/send.ts";
+import { healthOf, healthResponse, type Probe } from "../lib/telemetry/health.ts";
+import { METRICS_CONTENT_TYPE, scrape } from "../lib/telemetry/prometheus.ts";
 
 export interface HealthOptions {
   /**
@@ -16,18 +21,29 @@ export interface HealthOptions {
   readonly host?: string;
 }
 
+/** A kubelet and a Prometheus or two ask here, with a head and no body. */
+const LISTENER: ListenerOptions = {
+  maxHeaderBytes: 16_384,
+  bodyTimeoutMs: 10_000,
+  writeTimeoutMs: 10_000,
+  // Longer than the minute that many scrape at.
+  keepAliveTimeoutMs: 65_000,
+  maxConnections: 256,
+  trustedProxies: [],
+};
+
 /**
  * Keeps the broker's health and serves it, with the metrics, on an admin port: `GET /health/live`,
  * `/health/ready` and `/metrics`. It answers from before the models warm up until all has stopped.
  */
 export function HealthChecks({ port = 0, host = "0.0.0.0" }: HealthOptions = {}): Middleware {
-  const servers = new WeakMap<ServiceBroker, Server>();
+  const listeners = new WeakMap<ServiceBroker, Listener>();
   return {
     name: "HealthChecks",
 
     async starting(broker) {
       if (port === 0) return;
-      servers.set(broker, await listen(broker, port, host));
+      listeners.set(broker, await listen(broker, port, host));
       broker.logger.info("Admin server listens", { host, port });
     },
 
@@ -55,7 +71,7 @@ export function HealthChecks({ port = 0, host = "0.0.0.0" }: HealthOptions = {})
 
     async stopped(broker) {
       healthOf(broker).stop();
-      const server = servers.get(broker);
+      const server = listeners.get(broker)?.server;
       server?.close();
       server?.closeAllConnections();
     },
@@ -71,58 +87,54 @@ export async function drain(broker: ServiceBroker): Promise<void> {
   if (broker.transit?.connected) await broker.registry.discoverer.sendHeartbeat();
 }
 
-function listen(broker: ServiceBroker, port: number, host: string): Promise<Server> {
-  const server = createServer((request, response) => answer(broker, request, response));
+function listen(broker: ServiceBroker, port: number, host: string): Promise<Listener> {
+  const listener = new Listener(LISTENER, (req, res) => answer(broker, req, res));
   return new Promise((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(port, host, () => resolve(server));
+    listener.server.once("error", reject);
+    listener.server.listen(port, host, () => resolve(listener));
   });
 }
 
-/** The admin server's request handler. */
-export function answer(
+/** The admin server's request handler. Never rejects. */
+export async function answer(
   broker: ServiceBroker,
-  { method = "GET", url = "/" }: { readonly method?: string | undefined; readonly url?: string | undefined },
-  response: ServerResponse,
-): void {
+  req: IncomingMessage,
+  res: ServerResponse,
+): Promise<void> {
+  const answered = await answerTo(broker, req).catch((error: unknown) => {
+    broker.logger.error("A probe or scrape failed", error);
+    return errorAnswer(error, requestIdOf(req.headers));
+  });
+  send(req, res, answered);
+}
+
+async function answerTo(
+  broker: ServiceBroker,
+  { method, url = "/", headers }: IncomingMessage,
+): Promise<Answer> {
   if (method !== "GET" && method !== "HEAD") {
-    send(response, 405, "text/plain", "", { Allow: "GET, HEAD" });
-    return;
+    const refused = errorAnswer(
+      new ServingError("METHOD_NOT_ALLOWED", "Expected GET or HEAD"),
+      requestIdOf(headers),
+    );
+    return { ...refused, headers: { allow: "GET, HEAD" } };
   }
   switch (url.split("?", 1)[0]) {
     case "/health/live":
-    case "/health/ready": {
-      const { status, body } = healthResponse(broker, url.startsWith("/health/live") ? "live" : "ready");
-      send(response, status, "application/json", JSON.stringify(body));
-      return;
-    }
+      return probe(broker, "live");
+    case "/health/ready":
+      return probe(broker, "ready");
     case "/metrics":
-      metricsText(broker).then(
-        (text) => send(response, 200, METRICS_CONTENT_TYPE, text),
-        (error: unknown) => {
-          broker.logger.error("The metrics could not be read", error);
-          send(response, 500, "text/plain", "");
-        },
-      );
-      return;
+      return { status: 200, body: await scrape(broker), headers: { "content-type": METRICS_CONTENT_TYPE } };
     default:
-      send(response, 404, "text/plain", "");
+      return errorAnswer(
+        new ServingError("NOT_FOUND", "There is nothing at this address"),
+        requestIdOf(headers),
+      );
   }
 }
 
-function send(
-  response: ServerResponse,
-  status: number,
-  type: string,
-  body: string,
-  headers: Readonly<Record<string, string>> = {},
-): void {
-  response.writeHead(status, {
-    "Content-Type": type,
-    "Content-Length": Buffer.byteLength(body),
-    "Cache-Control": "no-store",
-    ...headers,
-  });
-  // Node leaves the body out of the answer to HEAD by itself.
-  response.end(body);
+function probe(broker: ServiceBroker, name: Probe): Answer {
+  const { status, body } = healthResponse(broker, name);
+  return { status, body };
 }

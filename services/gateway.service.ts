@@ -7,11 +7,14 @@ import { ServingError } from "../lib/errors.ts";
 import { aliases, Gateway, openRequest } from "../lib/http/gateway.ts";
 import { Listener } from "../lib/http/listener.ts";
 import type { GatewayOptions } from "../lib/http/options.ts";
+import { healthOf } from "../lib/telemetry/health.ts";
 
 interface Vars {
   server: Listener["server"];
   listener: Listener;
   gateway: Gateway;
+  /** Takes back what readiness asks of this service. */
+  forget(): void;
   /** moleculer-web's entrance. */
   httpHandler(req: IncomingMessage, res: ServerResponse): void;
 }
@@ -47,19 +50,38 @@ export default defineService<Vars>()({
       defaultTimeoutMs: env.REQUEST_TIMEOUT_MS,
       maxTimeoutMs: env.MAX_REQUEST_TIMEOUT_MS,
       bodyTimeoutMs: env.BODY_TIMEOUT_MS,
+      minBodyRate: { bytes: 5120, everyMs: 5000 },
       maxInFlight: env.MAX_IN_FLIGHT,
       maxBufferedBytes: env.MAX_BUFFERED_BYTES,
       maxHeaderBytes: 16_384,
       keepAliveTimeoutMs: 65_000,
+      writeTimeoutMs: 30_000,
       maxConnections: 4096,
+      trustedProxies: env.TRUSTED_PROXIES,
     } satisfies GatewayOptions,
+  },
+
+  actions: {
+    // moleculer-web's own, which anyone on the bus could call to open or close doors.
+    addRoute: false,
+    removeRoute: false,
+    listAliases: false,
   },
 
   created() {
     this.gateway = new Gateway(this.broker, this.logger, this.settings.http);
   },
 
+  async started() {
+    this.forget = healthOf(this.broker).require({
+      name: "dispatcher",
+      probe: "ready",
+      met: () => this.broker.registry.actions.isAvailable("dispatcher.classify"),
+    });
+  },
+
   async stopped() {
+    this.forget();
     await this.listener.drain();
   },
 

@@ -4,13 +4,13 @@ import { errorCode, ModelNotFoundError, ServingError } from "../errors.ts";
 import { listModels } from "../models/catalog.ts";
 import { healthResponse, type Probe } from "../telemetry/health.ts";
 import { count, observe } from "../telemetry/metrics.ts";
-import { METRICS_CONTENT_TYPE, metricsText } from "../telemetry/prometheus.ts";
+import { METRICS_CONTENT_TYPE, scrape } from "../telemetry/prometheus.ts";
 import { type Answer, errorAnswer } from "./answer.ts";
 import { Classifier } from "./classifier.ts";
 import type { Exchange, Handler, RoutedRequest } from "./exchange.ts";
 import type { GatewayOptions } from "./options.ts";
 import { modelName, modelsOf, requestIdOf, traceparentOf } from "./request.ts";
-import { SECURITY_HEADERS, send } from "./send.ts";
+import { REQUEST_ID, SECURITY_HEADERS, send } from "./send.ts";
 
 /** The addresses, as moleculer-web's aliases spell them. */
 const ROUTES = [
@@ -25,8 +25,6 @@ const ROUTES = [
 
 type Route = (typeof ROUTES)[number];
 type Methods = Readonly<Partial<Record<"GET" | "POST", Handler>>>;
-
-const REQUEST_ID = "x-request-id";
 
 /** Every address of the API and what answers it; the only place where a failure becomes an HTTP answer. */
 export class Gateway {
@@ -68,7 +66,7 @@ export class Gateway {
       metrics: {
         GET: async () => ({
           status: 200,
-          body: await metricsText(broker),
+          body: await scrape(broker),
           headers: { "content-type": METRICS_CONTENT_TYPE },
         }),
       },

@@ -7,35 +7,62 @@ import {
   STATUS_CODES,
 } from "node:http";
 import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import { setImmediate as turn } from "node:timers/promises";
-import { ServingError } from "../errors.ts";
+import { type ErrorCode, ServingError } from "../errors.ts";
 import { type Answer, errorAnswer } from "./answer.ts";
+import { Clients } from "./client.ts";
+import { type Connection, Connections } from "./connections.ts";
+import { faultOf, originForm } from "./head.ts";
 import type { GatewayOptions } from "./options.ts";
-import { LINGER_MS } from "./send.ts";
+import { requestIdOf } from "./request.ts";
+import { LINGER_MS, REQUEST_ID, send } from "./send.ts";
 
 /** Node's default length of the kernel's queue of connections that wait to be accepted. */
 const BACKLOG = 511;
+/** Requests that may wait on a connection for the answers to those before them; browsers never send a second. */
+const MAX_PIPELINED = 16;
+/** How often stalled clients are looked for, milliseconds. */
+const SWEEP_MS = 1000;
 
 export type ListenerOptions = Pick<
   GatewayOptions,
-  "maxHeaderBytes" | "bodyTimeoutMs" | "keepAliveTimeoutMs" | "maxConnections"
+  | "maxHeaderBytes"
+  | "bodyTimeoutMs"
+  | "writeTimeoutMs"
+  | "keepAliveTimeoutMs"
+  | "maxConnections"
+  | "trustedProxies"
 >;
 
+type Handler = (req: IncomingMessage, res: ServerResponse) => void;
+
+/** What Node's parser complains of, and what we make of it; everything else is a bad request. */
+const COMPLAINTS: Readonly<Record<string, readonly [ErrorCode, string]>> = {
+  HPE_INVALID_VERSION: ["HTTP_VERSION_NOT_SUPPORTED", "Expected HTTP/1.1 or HTTP/1.0"],
+  HPE_PAUSED_H2_UPGRADE: ["HTTP_VERSION_NOT_SUPPORTED", "Expected HTTP/1.1 or HTTP/1.0"],
+  ERR_HTTP_REQUEST_TIMEOUT: ["SLOW_REQUEST", "The request did not arrive in time"],
+};
+
 /**
- * A Node HTTP server that bounds what a client can hold (size of the head, time for head and body, idle time,
- * connections), answers what is not HTTP in the shape of our errors, and ends without breaking off an answer.
+ * A Node HTTP server that bounds what a client can hold (size of the head, time for head and body, time to take the
+ * answer, idle time, connections, requests at once on one of them), answers what is not HTTP in the shape of our errors,
+ * and ends without breaking off an answer.
  */
 export class Listener {
   readonly server: Server;
-  /** Open connections, each with the response last begun on it. */
-  readonly #connections = new Map<Socket, ServerResponse | undefined>();
-  readonly #maxHeaderBytes: number;
+  readonly #connections: Connections;
+  readonly #options: ListenerOptions;
+  readonly #handler: Handler;
   #draining = false;
   /** Connections and requests so far. */
   #arrivals = 0;
 
-  constructor(options: ListenerOptions, handler: (req: IncomingMessage, res: ServerResponse) => void) {
-    this.#maxHeaderBytes = options.maxHeaderBytes;
+  constructor(options: ListenerOptions, handler: Handler) {
+    this.#options = options;
+    this.#handler = handler;
+    this.#connections = new Connections(options.maxConnections);
+    const clients = new Clients(options.trustedProxies);
     this.server = createServer({
       maxHeaderSize: options.maxHeaderBytes,
       headersTimeout: options.bodyTimeoutMs,
@@ -44,25 +71,29 @@ export class Listener {
       connectionsCheckingInterval: 1000,
       keepAliveTimeout: options.keepAliveTimeoutMs,
       noDelay: true,
+      // Node's own refusal has no body; `faultOf` looks for it.
+      requireHostHeader: false,
     });
-    this.server.maxConnections = options.maxConnections;
-    const onRequest = (req: IncomingMessage, res: ServerResponse) => {
-      this.#arrivals++;
-      this.#connections.set(req.socket, res);
-      if (this.#draining) res.shouldKeepAlive = false;
-      handler(req, res);
-    };
+    const onRequest = (req: IncomingMessage, res: ServerResponse) => this.#enter(req, res);
     this.server.on("request", onRequest);
     // The handler asks for the body with `writeContinue()`, so one that is refused is never sent.
     this.server.on("checkContinue", onRequest);
+    this.server.on("checkExpectation", (req, res) => {
+      refuse(req, res, new ServingError("EXPECTATION_FAILED", "Expected no Expect but 100-continue"));
+    });
+    this.server.on("connect", (_req: IncomingMessage, socket: Duplex) => {
+      sendRaw(socket, rawAnswer("METHOD_NOT_ALLOWED", "This is no proxy"));
+    });
     this.server.on("connection", (socket: Socket) => {
       this.#arrivals++;
-      this.#connections.set(socket, undefined);
-      socket.once("close", () => this.#connections.delete(socket));
+      if (!this.#connections.add(socket, clients.ofConnection(socket.remoteAddress))) socket.destroy();
+      else socket.once("close", () => this.#connections.remove(socket));
     });
     this.server.on("clientError", (error: NodeJS.ErrnoException, socket: Socket) =>
       this.#refuse(error, socket),
     );
+    const sweep = setInterval(() => this.#sweep(performance.now()), SWEEP_MS).unref();
+    this.server.once("close", () => clearInterval(sweep));
   }
 
   /**
@@ -74,7 +105,9 @@ export class Listener {
     this.#draining = true;
     await this.#catchUp();
     const closed = new Promise<void>((resolve) => this.server.close(() => resolve()));
-    for (const [socket, response] of this.#connections) {
+    for (const { socket, response, waiting } of this.#connections) {
+      // Those that wait are answered first.
+      if (waiting.length > 0) continue;
       if (!response || (response.writableFinished && response.req.complete)) socket.destroy();
       // Answered, with the rest of its body on the way: an end before that would reset the connection.
       else if (response.writableFinished) endAfterBody(socket, response.req);
@@ -98,30 +131,78 @@ export class Listener {
     }
   }
 
+  /** One request of a connection at a time: a thousand sent in one go wait for each other, not for the event loop. */
+  #enter(req: IncomingMessage, res: ServerResponse): void {
+    this.#arrivals++;
+    const connection = this.#connections.of(req.socket);
+    if (!connection) return;
+    const { waiting } = connection;
+    const [, last] = waiting.at(-1) ?? [];
+    if (!connection.busy) this.#handle(connection, req, res);
+    else if (waiting.length < MAX_PIPELINED) waiting.push([req, res]);
+    else if (last?.shouldKeepAlive) {
+      // The answer to that one closes the connection, which tells the client to send the others again.
+      last.shouldKeepAlive = false;
+      req.socket.pause();
+    }
+  }
+
+  #handle(connection: Connection, req: IncomingMessage, res: ServerResponse): void {
+    connection.busy = true;
+    connection.response = res;
+    res.once("close", () => this.#next(connection));
+    if (this.#draining && connection.waiting.length === 0) res.shouldKeepAlive = false;
+    req.url = originForm(req.url ?? "");
+    const fault = faultOf(req);
+    if (fault) refuse(req, res, fault);
+    else this.#handler(req, res);
+  }
+
+  #next(connection: Connection): void {
+    const next = connection.socket.destroyed ? undefined : connection.waiting.shift();
+    if (next) this.#handle(connection, ...next);
+    else this.#connections.idle(connection);
+  }
+
+  /** Closes connections whose client has taken nothing of its answer for too long: it is held in our memory. */
+  #sweep(now: number): void {
+    for (const { socket, unread } of this.#connections) {
+      const bytes = socket.writableLength;
+      if (bytes === 0 || bytes !== unread.bytes) Object.assign(unread, { bytes, since: now });
+      else if (now - unread.since >= this.#options.writeTimeoutMs) socket.destroy();
+    }
+  }
+
   #refuse(error: NodeJS.ErrnoException, socket: Socket): void {
-    const response = this.#connections.get(socket);
+    const response = this.#connections.of(socket)?.response;
     const answering = response?.headersSent && !response.writableFinished;
-    if (error.code === "ECONNRESET" || answering) socket.destroy();
+    // An early answer may not be out yet, and is all that is still to come.
+    if (answering && !response.shouldKeepAlive && error.code !== "ECONNRESET") socket.destroySoon();
+    else if (error.code === "ECONNRESET" || answering) socket.destroy();
     // The parser also complains of what comes after the bytes it complained of first.
     else if (socket.writable) sendRaw(socket, this.#answerTo(error));
   }
 
   /** To what never became a request. */
-  #answerTo({ code }: NodeJS.ErrnoException): Answer {
+  #answerTo({ code = "" }: NodeJS.ErrnoException): Answer {
     if (code === "HPE_HEADER_OVERFLOW") {
-      const error = new ServingError(
-        "HEADERS_TOO_LARGE",
-        `The headers may have at most ${this.#maxHeaderBytes} bytes`,
-      );
-      return errorAnswer(error, randomUUID());
+      const { maxHeaderBytes } = this.#options;
+      return rawAnswer("HEADERS_TOO_LARGE", `The headers may have at most ${maxHeaderBytes} bytes`);
     }
-    return errorAnswer(
-      code === "ERR_HTTP_REQUEST_TIMEOUT"
-        ? new ServingError("SLOW_REQUEST", "The request did not arrive in time")
-        : new ServingError("BAD_REQUEST", "The request is not HTTP"),
-      randomUUID(),
-    );
+    return rawAnswer(...(COMPLAINTS[code] ?? (["BAD_REQUEST", "The request is not HTTP"] as const)));
   }
+}
+
+/** Answers a request that is not to be handled, and closes its connection: what follows may not be what it seems. */
+function refuse(req: IncomingMessage, res: ServerResponse, error: ServingError): void {
+  const requestId = requestIdOf(req.headers);
+  res.setHeader(REQUEST_ID, requestId);
+  res.shouldKeepAlive = false;
+  send(req, res, errorAnswer(error, requestId));
+}
+
+function rawAnswer(code: ErrorCode, message: string): Answer {
+  return errorAnswer(new ServingError(code, message), randomUUID());
 }
 
 function endAfterBody(socket: Socket, req: IncomingMessage): void {
@@ -131,7 +212,7 @@ function endAfterBody(socket: Socket, req: IncomingMessage): void {
 }
 
 /** Writes an answer where there is no response object, and closes once the client had a moment to read it. */
-function sendRaw(socket: Socket, { status, body }: Answer): void {
+function sendRaw(socket: Duplex, { status, body }: Answer): void {
   const text = JSON.stringify(body);
   socket.end(
     [

@@ -7,6 +7,8 @@ const LINGER_BYTES = 32 * 1024 * 1024;
 /** A refused body of at most this is read and dropped rather than paid for with the connection. */
 const DROPPED_BYTES = 256 * 1024;
 
+export const REQUEST_ID = "x-request-id";
+
 /** Headers of every answer, the page included. */
 export const SECURITY_HEADERS: Map<string, string> = new Map([
   ["content-security-policy", "default-src 'self'; img-src 'self' blob:"],

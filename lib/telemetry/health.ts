@@ -2,6 +2,16 @@ import type { ServiceBroker } from "moleculer";
 
 export type HealthState = "starting" | "ready" | "draining" | "stopped";
 
+/** Something a node cannot do without besides its services. */
+export interface Requirement {
+  /** What probes name while it is missing: `dispatcher`, `decoder`. */
+  readonly name: string;
+  /** "ready": no work meanwhile; "live": only a new process mends it. */
+  readonly probe: Probe;
+  /** Whether it is there now. Asked at each probe, so it must be cheap. */
+  readonly met: () => boolean;
+}
+
 /**
  * Life of a node:
  *
@@ -13,6 +23,7 @@ export type HealthState = "starting" | "ready" | "draining" | "stopped";
 export class Health {
   #state: HealthState = "starting";
   readonly #pending = new Set<string>();
+  readonly #requirements = new Set<Requirement>();
 
   get state(): HealthState {
     return this.#state;
@@ -30,6 +41,19 @@ export class Health {
   /** Also for a service that was removed before it was ready. */
   serviceSettled(name: string): void {
     this.#pending.delete(name);
+  }
+
+  /** Makes a probe depend on something; returns what takes that back. */
+  require(requirement: Requirement): () => void {
+    this.#requirements.add(requirement);
+    return () => this.#requirements.delete(requirement);
+  }
+
+  /** Names of what a probe misses. A node that is not live is not ready either. */
+  missing(probe: Probe): readonly string[] {
+    return [...this.#requirements]
+      .filter((each) => (probe === "ready" || each.probe === probe) && !each.met())
+      .map(({ name }) => name);
   }
 
   /** The broker has started. */
@@ -74,7 +98,10 @@ export interface HealthResponse {
   readonly body: {
     readonly node: string;
     readonly state: HealthState;
-    /** What stands between this answer and a 200: a state, `transporter`, or `service <name>`. Empty at 200. */
+    /**
+     * What stands between this answer and a 200: a state, `transporter`, `service <name>`, or the name of a
+     * requirement. Empty at 200.
+     */
     readonly missing: readonly string[];
   };
 }
@@ -85,14 +112,16 @@ export interface HealthResponse {
  * everything here.
  */
 export function healthResponse(broker: ServiceBroker, probe: Probe): HealthResponse {
-  const { state, pending } = healthOf(broker);
+  const health = healthOf(broker);
+  const { state, pending } = health;
   const missing =
     probe === "live"
-      ? [state].filter((each) => each === "stopped")
+      ? [...[state].filter((each) => each === "stopped"), ...health.missing("live")]
       : [
           ...[state].filter((each) => each !== "ready"),
           ...(isConnected(broker) ? [] : ["transporter"]),
           ...pending.map((name) => `service ${name}`),
+          ...health.missing("ready"),
         ];
   return { status: missing.length === 0 ? 200 : 503, body: { node: broker.nodeID, state, missing } };
 }

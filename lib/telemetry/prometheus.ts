@@ -38,3 +38,16 @@ export async function metricsText(broker: ServiceBroker): Promise<string> {
   const [ours, process] = await Promise.all([registryOf(broker).metrics(), processMetrics().metrics()]);
   return `${ours}\n${process}`;
 }
+
+/** For how long a text is handed out again, milliseconds: writing one takes some, and anyone may ask. */
+const FRESH_MS = 1000;
+const texts = new WeakMap<ServiceBroker, { readonly at: number; readonly text: Promise<string> }>();
+
+/** {@link metricsText} for those who ask over HTTP: at most a second old, and written at most once a second. */
+export function scrape(broker: ServiceBroker, now: number = performance.now()): Promise<string> {
+  const last = texts.get(broker);
+  if (last && now - last.at < FRESH_MS) return last.text;
+  const text = metricsText(broker);
+  texts.set(broker, { at: now, text });
+  return text;
+}

@@ -40,7 +40,12 @@ describe("what hosts see of a process", () => {
     expect((await post(red)).status).toBe(200);
     expect((await post(red)).status).toBe(200);
     expect((await post("no image")).status).toBe(415);
-    const text = await scrape();
+    // The text may be a second old.
+    let text = "";
+    await eventually(async () => {
+      text = await scrape();
+      return text.includes('status="415"');
+    });
     for (const line of [
       /^http_requests_total\{.*route="\/api\/classify",status="200".*\} [1-9]/m,
       /^http_requests_total\{.*status="415".*\} 1$/m,

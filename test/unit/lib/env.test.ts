@@ -12,6 +12,11 @@ describe("loadEnv", () => {
     expect(env.TRANSPORTER).toBe("amqp://a;amqps://b");
   });
 
+  test("reads which proxies are trusted, and refuses what is no address", () => {
+    expect(loadEnv({ TRUSTED_PROXIES: "10.0.0.0/8, ::1" }).TRUSTED_PROXIES).toEqual(["10.0.0.0/8", "::1"]);
+    expect(() => loadEnv({ TRUSTED_PROXIES: "10.0.0.0/8,proxy" })).toThrow('"proxy"');
+  });
+
   test("an empty variable counts as not set", () => {
     expect(loadEnv({ PORT: "" }).PORT).toBe(3000);
   });

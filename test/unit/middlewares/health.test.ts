@@ -27,7 +27,10 @@ function broker(): ServiceBroker {
 
 test("serves liveness, readiness and metrics", async () => {
   const node = broker();
-  expect(await ask(node, "/health/live")).toMatchObject({ status: 200, type: "application/json" });
+  expect(await ask(node, "/health/live")).toMatchObject({
+    status: 200,
+    type: "application/json; charset=utf-8",
+  });
   const ready = await ask(node, "/health/ready?verbose");
   expect(ready.status).toBe(503);
   expect(JSON.parse(ready.text)).toEqual({ node: "node-1", state: "starting", missing: ["starting"] });

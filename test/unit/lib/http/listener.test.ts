@@ -28,7 +28,14 @@ const CLIENT = `
 
 test("requests that were sent before the drain are answered, though the server had not yet accepted them", async () => {
   const listener = new Listener(
-    { maxHeaderBytes: 16_384, bodyTimeoutMs: 10_000, keepAliveTimeoutMs: 65_000, maxConnections: 100 },
+    {
+      maxHeaderBytes: 16_384,
+      bodyTimeoutMs: 10_000,
+      keepAliveTimeoutMs: 65_000,
+      maxConnections: 100,
+      writeTimeoutMs: 10_000,
+      trustedProxies: [],
+    },
     (_, res) => res.end("yes"),
   );
   await new Promise<void>((resolve) => listener.server.listen(0, "127.0.0.1", resolve));

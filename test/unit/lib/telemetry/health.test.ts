@@ -33,6 +33,31 @@ describe("Health", () => {
   });
 });
 
+describe("a requirement", () => {
+  test("keeps a node from being ready while it is not met, and no longer", () => {
+    const node = new ServiceBroker({ nodeID: "node-1", logger: false });
+    healthOf(node).ready();
+    let met = false;
+    const takeBack = healthOf(node).require({ name: "decoder", probe: "ready", met: () => met });
+    expect(healthResponse(node, "ready")).toMatchObject({ status: 503, body: { missing: ["decoder"] } });
+    expect(healthResponse(node, "live").status).toBe(200);
+    met = true;
+    expect(healthResponse(node, "ready").status).toBe(200);
+    met = false;
+    takeBack();
+    expect(healthResponse(node, "ready").status).toBe(200);
+  });
+
+  test("of life is one of readiness too", () => {
+    const node = new ServiceBroker({ nodeID: "node-1", logger: false });
+    healthOf(node).ready();
+    healthOf(node).require({ name: "engine", probe: "live", met: () => false });
+    for (const probe of ["live", "ready"] as const) {
+      expect(healthResponse(node, probe)).toMatchObject({ status: 503, body: { missing: ["engine"] } });
+    }
+  });
+});
+
 describe("healthResponse", () => {
   /** A broker that was never started, so that its parts can be put in any state. */
   function broker(transit?: { connected: boolean; tx: { connected: boolean; alive?: boolean } }) {

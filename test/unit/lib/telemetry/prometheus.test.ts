@@ -1,6 +1,6 @@
 import { ServiceBroker } from "moleculer";
 import { count, gauge, liveGauge, METRICS, observe, wireName } from "../../../../lib/telemetry/metrics.ts";
-import { metricsText } from "../../../../lib/telemetry/prometheus.ts";
+import { metricsText, scrape } from "../../../../lib/telemetry/prometheus.ts";
 
 const broker = () => new ServiceBroker({ nodeID: "node-1", namespace: "dl", logger: false });
 
@@ -94,4 +94,13 @@ test("every metric of the table is declared once, with its meaning", async () =>
   }
   const declared = [...text.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name);
   expect(new Set(declared).size).toBe(declared.length);
+});
+
+test("the text for scrapes is written at most once a second", async () => {
+  const node = broker();
+  count(node, "retry.attempts.total", { action: "first" });
+  const first = await scrape(node, 5000);
+  count(node, "retry.attempts.total", { action: "second" });
+  expect(await scrape(node, 5999)).toBe(first);
+  expect(await scrape(node, 6000)).toContain('action="second"');
 });
