@@ -10,6 +10,8 @@ export interface BodyLimits {
   readonly maxImages: number;
   /** Time for the whole body, milliseconds. */
   readonly timeoutMs: number;
+  /** The least that must come in each such time. */
+  readonly minBodyRate: { readonly bytes: number; readonly everyMs: number };
 }
 
 /** A form with images in it, or one image as it is. */
@@ -96,14 +98,35 @@ export async function readImages(
       new ServingError("SLOW_REQUEST", `The body did not arrive within ${Math.round(limits.timeoutMs)} ms`),
     );
   }, limits.timeoutMs);
-  const { ended, stop } = pump(body, parser, hold, fail);
+  let received = 0;
+  const count = (bytes: number) => {
+    hold(bytes);
+    received += bytes;
+  };
+  const endWatch = watchRate(() => received, limits.minBodyRate, fail);
+  const { ended, stop } = pump(body, parser, count, fail);
   try {
     await Promise.race([failed, ended]);
     return await Promise.race([failed, parser.end()]);
   } finally {
     clearTimeout(timer);
+    endWatch();
     stop();
   }
+}
+
+/** Fails a body of which too little came in a while: it would hold its bytes for the whole of the time-out. */
+function watchRate(received: () => number, { bytes, everyMs }: BodyLimits["minBodyRate"], fail: Fail) {
+  let before = 0;
+  const check = () => {
+    if (received() - before < bytes) {
+      fail(new ServingError("SLOW_REQUEST", `The body brought less than ${bytes} bytes in ${everyMs} ms`));
+    }
+    before = received();
+  };
+  // After a turn of the event loop: what came while that stood still has not been read yet.
+  const watch = setInterval(() => setImmediate(check), everyMs);
+  return () => clearInterval(watch);
 }
 
 /** Feeds the parser until the body ends or `stop` is called. */
@@ -132,7 +155,7 @@ function pump(body: Body, parser: Parser, hold: (bytes: number) => void, fail: F
 }
 
 function rawParser({ maxImageBytes }: BodyLimits, fail: Fail): Parser {
-  const image = new Chunks(maxImageBytes);
+  const image = new Pages(maxImageBytes);
   return {
     write(chunk) {
       if (!image.add(chunk)) fail(tooManyBytes(maxImageBytes));
@@ -149,7 +172,7 @@ function formParser(
   { maxImageBytes, maxImages }: BodyLimits,
   fail: Fail,
 ): Parser {
-  const images: Chunks[] = [];
+  const images: Pages[] = [];
   let received = 0;
   const malformed = () => fail(new ServingError("BAD_REQUEST", "The form is malformed or ends early"));
   const tooMany = () => fail(tooManyParts(maxImages));
@@ -160,7 +183,7 @@ function formParser(
   form.on("file", (name: string | undefined, part: Readable) => {
     part.on("error", malformed);
     if (name !== FIELD) return part.resume();
-    const image = new Chunks(maxImageBytes);
+    const image = new Pages(maxImageBytes);
     images.push(image);
     return part.on("data", (chunk: Buffer) => {
       if (!image.add(chunk)) fail(tooManyBytes(maxImageBytes));
@@ -206,10 +229,18 @@ function createForm(headers: IncomingHttpHeaders, maxImages: number) {
   }
 }
 
-/** Bytes as they came, up to a limit. */
-class Chunks {
+/** Least and most bytes of a page. */
+const PAGE_BYTES = [4096, 256 * 1024] as const;
+
+/**
+ * Bytes, up to a limit, copied into pages: a chunk of one byte costs some 300 as an object of its own, and keeps alive
+ * the up to 64 KiB it was read with. A page is as large as all before it, so at most half of the memory is empty.
+ */
+class Pages {
   readonly #limit: number;
-  #chunks: Buffer[] = [];
+  #pages: Buffer[] = [];
+  /** Bytes written to the last page. */
+  #filled = 0;
   size = 0;
 
   constructor(limit: number) {
@@ -218,14 +249,35 @@ class Chunks {
 
   /** False, and everything forgotten, once there are more than the limit. */
   add(chunk: Buffer): boolean {
-    this.size += chunk.length;
-    if (this.size <= this.#limit) this.#chunks.push(chunk);
-    else this.#chunks = [];
-    return this.size <= this.#limit;
+    if (this.size + chunk.length > this.#limit) {
+      this.size = Number.POSITIVE_INFINITY;
+      this.#pages = [];
+      return false;
+    }
+    for (let done = 0; done < chunk.length; ) {
+      const page = this.#lastPage(chunk.length - done);
+      const copied = chunk.copy(page, this.#filled, done);
+      done += copied;
+      this.#filled += copied;
+      this.size += copied;
+    }
+    return true;
   }
 
   join(): Uint8Array {
-    return Buffer.concat(this.#chunks);
+    return Buffer.concat(this.#pages, this.size);
+  }
+
+  /** The page to write to. */
+  #lastPage(wanted: number): Buffer {
+    const last = this.#pages.at(-1);
+    if (last && this.#filled < last.length) return last;
+    const [least, most] = PAGE_BYTES;
+    const left = this.#limit - this.size;
+    const page = Buffer.allocUnsafeSlow(Math.min(left, most, Math.max(least, this.size, wanted)));
+    this.#pages.push(page);
+    this.#filled = 0;
+    return page;
   }
 }
 

@@ -1,13 +1,16 @@
 import { randomUUID } from "node:crypto";
 import type { Logger, ServiceBroker } from "moleculer";
-import { CancelledError, DeadlineExceededError, errorCode, toWire } from "../errors.ts";
+import { CancelledError, DeadlineExceededError, errorCode, ModelNotFoundError, toWire } from "../errors.ts";
+import { listModels } from "../models/catalog.ts";
 import { CANCEL_EVENT, type CancelEvent, type CancelMeta } from "../request/cancellation.ts";
 import { Retry } from "../request/retry.ts";
+import { healthOf } from "../telemetry/health.ts";
 import { count } from "../telemetry/metrics.ts";
 import type { ClassifyParams, ClassifyResult, ImageAnswer } from "../types.ts";
 import { Admission } from "./admission.ts";
 import { type Answer, classifyAnswer } from "./answer.ts";
 import { bodyKind, readImages } from "./body.ts";
+import { Clients } from "./client.ts";
 import type { Exchange } from "./exchange.ts";
 import type { GatewayOptions } from "./options.ts";
 import { contentLengthOf, noStoreOf, timeoutOf } from "./request.ts";
@@ -21,6 +24,7 @@ export class Classifier {
   readonly #logger: Logger;
   readonly #options: GatewayOptions;
   readonly #admission: Admission;
+  readonly #clients: Clients;
   readonly #retry = new Retry();
 
   constructor(broker: ServiceBroker, logger: Logger, options: GatewayOptions) {
@@ -28,6 +32,7 @@ export class Classifier {
     this.#logger = logger;
     this.#options = options;
     this.#admission = new Admission(options);
+    this.#clients = new Clients(options.trustedProxies);
   }
 
   /**
@@ -36,16 +41,23 @@ export class Classifier {
    */
   async classify(exchange: Exchange, models: readonly string[] | undefined): Promise<Answer> {
     const { req, res, requestId, startedAt } = exchange;
-    const { maxImageBytes, maxImages, bodyTimeoutMs } = this.#options;
+    const { maxImageBytes, maxImages, bodyTimeoutMs, minBodyRate } = this.#options;
     const timeout = timeoutOf(req.headers, this.#options);
     // A deadline that the client named counts from its first byte, ours from its last: an upload may be slow.
     const named = req.headers["x-request-timeout-ms"] !== undefined;
     const kind = bodyKind(req.headers, this.#options);
-    const lease = this.#admission.enter(contentLengthOf(req.headers), models);
+    if (models) assertKnown(this.#broker, models);
+    const lease = this.#admission.enter({
+      announced: contentLengthOf(req.headers),
+      models,
+      client: this.#clients.ofRequest(req),
+    });
     try {
       if (req.headers.expect) res.writeContinue();
       const timeoutMs = Math.min(bodyTimeoutMs, named ? startedAt + timeout - performance.now() : Infinity);
-      const images = await readImages(req, kind, { maxImageBytes, maxImages, timeoutMs }, lease.hold);
+      const limits = { maxImageBytes, maxImages, minBodyRate, timeoutMs };
+      const images = await readImages(req, kind, limits, lease.hold);
+      lease.takePlace();
       const parseMs = performance.now() - startedAt;
       const rest = { ...(models ? { models } : {}), ...(noStoreOf(req.headers) ? { noStore: true } : {}) };
       const deadline = timeout + (named ? startedAt : performance.now());
@@ -91,6 +103,19 @@ export class Classifier {
     if (errorCode(error) === "INTERNAL") this.#logger.error("Classification failed", { requestId }, error);
     return { error: toWire(error) };
   }
+}
+
+/**
+ * Refuses names of no model before their bodies cost anything. A gateway that has only just started may not have heard
+ * of all models yet and leaves it to the dispatcher.
+ *
+ * @throws ModelNotFoundError
+ */
+function assertKnown(broker: ServiceBroker, models: readonly string[]): void {
+  if (healthOf(broker).state === "starting") return;
+  const known = new Set(listModels(broker).map(({ name }) => name));
+  const unknown = models.find((name) => !known.has(name));
+  if (unknown !== undefined) throw new ModelNotFoundError(unknown);
 }
 
 async function ask(

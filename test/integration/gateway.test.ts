@@ -4,6 +4,7 @@ import type { AddressInfo } from "node:net";
 import { type Context, Loggers, ServiceBroker } from "moleculer";
 import { ServingError } from "../../lib/errors.ts";
 import type { GatewayOptions } from "../../lib/http/options.ts";
+import { healthOf } from "../../lib/telemetry/health.ts";
 import type { ClassifyParams, ImageAnswer, ModelAnswer } from "../../lib/types.ts";
 import gateway from "../../services/gateway.service.ts";
 import { eventually } from "../../testkit/eventually.ts";
@@ -77,6 +78,7 @@ async function start({ http: options = {}, classify = allYes }: Setup = {}) {
   });
   brokers.push(broker);
   await broker.start();
+  healthOf(broker).ready();
   const { server } = broker.getLocalService("gateway") as unknown as { server: { address(): AddressInfo } };
   const started = logger.lines.length;
   return {
@@ -93,6 +95,8 @@ afterEach(async () => {
 });
 
 const IMAGE = { headers: { "content-type": "image/png" }, body: "pixels" };
+
+const POST = "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\n";
 
 /** A promise and the function that resolves it. */
 function gate() {
@@ -144,7 +148,7 @@ describe("classification", () => {
 
   test("hands on models, cache wish, request id, trace and the time left", async () => {
     const seen: unknown[] = [];
-    const { url } = await start({
+    const { url, broker } = await start({
       classify: async (ctx) => {
         const { models, noStore } = ctx.params;
         seen.push({
@@ -158,6 +162,10 @@ describe("classification", () => {
       },
     });
     const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    // Another model, of which the gateway only knows the name.
+    const metadata = { kind: "model", model: MODEL, input: { type: "image", width: 2, height: 2 } };
+    broker.createService({ name: "dog", metadata });
+    await broker.waitForServices("dog");
     await http(`${url}/api/classify?models=dog,cat&models=dog`, {
       ...IMAGE,
       headers: {
@@ -314,10 +322,10 @@ describe("a client that hangs up", () => {
     expect((await other).status).toBe(504);
   });
 
-  test("while it sends gives its place back and asks nobody", async () => {
+  test("while it sends gives back what it held and asks nobody", async () => {
     let calls = 0;
     const { url, cancelled, logged } = await start({
-      http: { maxInFlight: 1 },
+      http: { maxBufferedBytes: 10 },
       classify: (ctx) => {
         calls += 1;
         return allYes(ctx);
@@ -325,7 +333,7 @@ describe("a client that hangs up", () => {
     });
     const socket = await dial(url);
     socket.write(
-      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 1000\r\n\r\nabc",
+      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabcde\r\n",
     );
     await eventually(async () => (await http(`${url}/api/classify`, IMAGE)).status === 503);
     const before = calls;
@@ -408,8 +416,7 @@ describe("addresses", () => {
     const { url } = await start();
     const live = await http(`${url}/health/live`);
     expect([live.status, live.json().requestId]).toEqual([200, live.headers["x-request-id"]]);
-    // This broker has no health middleware that would find it ready.
-    expect((await http(`${url}/health/ready`)).status).toBe(503);
+    expect((await http(`${url}/health/ready`)).status).toBe(200);
     const metrics = await http(`${url}/metrics`);
     expect([metrics.status, metrics.headers["content-type"]]).toEqual([
       200,
@@ -544,6 +551,142 @@ describe("at the door", () => {
     expect(await ask(11 * 1024 * 1024, "")).toMatch(/^HTTP\/1\.1 413 /);
   });
 
+  test("slow bodies, however many, keep nobody out", async () => {
+    const { url } = await start({ http: { maxInFlight: 2 } });
+    const slow = await Promise.all(Array.from({ length: 20 }, () => dial(url)));
+    for (const [index, socket] of slow.entries()) {
+      const query = index % 2 ? "" : "?models=cat";
+      socket.write(
+        `POST /api/classify${query} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 1000\r\n\r\nx`,
+      );
+    }
+    // Only after these are their heads surely read.
+    for (let count = 0; count < 3; count++) await http(`${url}/api/models`);
+    expect((await http(`${url}/api/classify`, IMAGE)).status).toBe(200);
+    for (const socket of slow) socket.destroy();
+  });
+
+  test("a model that there is not is told before the body", async () => {
+    const { url } = await start();
+    for (const path of ["/api/classify?models=cat,cow", "/api/models/cow/classify"]) {
+      const socket = await dial(url);
+      socket.write(
+        `POST ${path} HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 1000\r\n\r\n`,
+      );
+      expect(await readAll(socket)).toMatch(/^HTTP\/1\.1 404 [\s\S]*"MODEL_NOT_FOUND"/);
+    }
+  });
+
+  test("bodies of one client leave room for those of others", async () => {
+    const { url } = await start({
+      http: { maxBufferedBytes: 100, trustedProxies: ["127.0.0.1"] },
+    });
+    const flood = await dial(url);
+    flood.write(
+      "POST /api/classify HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 203.0.113.1\r\ncontent-type: image/png\r\n" +
+        `transfer-encoding: chunked\r\n\r\n46\r\n${"x".repeat(70)}\r\n`,
+    );
+    const from = (address: string) =>
+      http(`${url}/api/classify`, {
+        ...IMAGE,
+        headers: { ...IMAGE.headers, "x-forwarded-for": address },
+      });
+    await eventually(async () => (await from("203.0.113.1")).status === 503);
+    expect((await from("203.0.113.2")).status).toBe(200);
+    flood.destroy();
+  });
+
+  test("a body that hardly comes is given up before its time is over", async () => {
+    const { url } = await start({ http: { minBodyRate: { bytes: 100, everyMs: 100 } } });
+    const socket = await dial(url);
+    socket.write(
+      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 1000\r\n\r\nx",
+    );
+    expect(await readAll(socket)).toMatch(/^HTTP\/1\.1 408 [\s\S]*"SLOW_REQUEST"/);
+  });
+
+  test("idle connections, however many, do not shut anyone out", async () => {
+    const { url } = await start({ http: { maxConnections: 8 } });
+    const idle = await Promise.all(Array.from({ length: 20 }, () => dial(url)));
+    // These have begun a head that never ends.
+    for (const socket of idle) socket.write("GET /");
+    expect((await http(`${url}/health/live`)).status).toBe(200);
+    expect((await http(`${url}/api/classify`, IMAGE)).status).toBe(200);
+    for (const socket of idle) socket.destroy();
+  });
+
+  test("a client that does not read its answer is given up", async () => {
+    const { url } = await start({ http: { writeTimeoutMs: 100 } });
+    const socket = (await dial(url)).pause();
+    let closed = false;
+    socket
+      .on("error", () => {})
+      .on("close", () => {
+        closed = true;
+      });
+    // Until the answers fill what the kernels hold between the two.
+    await eventually(() => {
+      socket.write("GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n");
+      return closed;
+    }, 30_000);
+  }, 60_000);
+
+  test("requests sent in one go are served one after the other, so many and no more", async () => {
+    let running = 0;
+    let most = 0;
+    const { url } = await start({
+      classify: async (ctx) => {
+        most = Math.max(most, ++running);
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        running--;
+        return allYes(ctx);
+      },
+    });
+    const socket = await dial(url);
+    const one =
+      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 1\r\n\r\nx";
+    socket.write(one.repeat(100));
+    const answers = (await readAll(socket)).split("HTTP/1.1 200 OK").length - 1;
+    expect(most).toBe(1);
+    // The first, and the sixteen that may wait for it; the connection then ends, and with it what it did not answer.
+    expect(answers).toBe(17);
+  });
+
+  test("a few requests sent in one go are all answered, in their order", async () => {
+    const { url } = await start();
+    const socket = await dial(url);
+    socket.write(
+      "GET /api/models/cat HTTP/1.1\r\nhost: x\r\n\r\nGET /api/nothing HTTP/1.1\r\nhost: x\r\n\r\n" +
+        "GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    );
+    const answers = (await readAll(socket)).match(/HTTP\/1\.1 \d+/g);
+    expect(answers).toEqual(["HTTP/1.1 200", "HTTP/1.1 404", "HTTP/1.1 200"]);
+  });
+
+  test("an address in absolute form is the same address", async () => {
+    const { url } = await start();
+    const socket = await dial(url);
+    socket.write("GET http://example.com/api/models/cat HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    expect(await readAll(socket)).toMatch(/^HTTP\/1\.1 200 OK/);
+  });
+
+  test("a client that ends its side is gone: what it asked is cancelled, and the connection closed", async () => {
+    const asked = gate();
+    const { url } = await start({
+      classify: () => {
+        asked.resolve();
+        return new Promise(() => {});
+      },
+    });
+    const socket = await dial(url);
+    socket.write(
+      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ncontent-length: 1\r\n\r\nx",
+    );
+    await asked.promise;
+    socket.end();
+    expect(await readAll(socket)).toBe("");
+  });
+
   test("a body that trickles is given up", async () => {
     const { url, logged } = await start({ http: { bodyTimeoutMs: 200 } });
     const socket = await dial(url);
@@ -569,12 +712,29 @@ describe("at the door", () => {
   test.each([
     ["a head of 64 KB", `GET /api/models HTTP/1.1\r\nhost: x\r\nx-big: ${"x".repeat(65_536)}\r\n\r\n`, 431],
     ["what is not HTTP", "hello\r\n\r\n", 400],
-    ["a length that is none", "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", 400],
+    ["a TLS handshake", "\x16\x03\x01\x02\x00\x01\x00", 400],
+    ["a length that is none", `${POST}content-length: -1\r\n\r\n`, 400],
+    ["two lengths", `${POST}content-length: 1\r\ncontent-length: 2\r\n\r\nab`, 400],
     [
-      "a broken chunk",
-      "POST /api/classify HTTP/1.1\r\nhost: x\r\ncontent-type: image/png\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+      "a length beside chunks",
+      `${POST}content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n`,
       400,
     ],
+    ["a broken chunk", `${POST}transfer-encoding: chunked\r\n\r\nzz\r\n`, 400],
+    ["a coding that is not chunked", `${POST}transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n`, 501],
+    ["no coding by name", `${POST}transfer-encoding: identity\r\n\r\n`, 501],
+    ["chunked before another coding", `${POST}transfer-encoding: chunked, identity\r\n\r\n`, 400],
+    ["a blank before the colon", `${POST}transfer-encoding : chunked\r\n\r\n0\r\n\r\n`, 400],
+    ["chunks in HTTP/1.0", "POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400],
+    ["no Host", "GET /api/models HTTP/1.1\r\n\r\n", 400],
+    ["two Hosts", "GET /api/models HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400],
+    ["another expectation", `${POST}expect: a-miracle\r\ncontent-length: 1\r\n\r\nx`, 417],
+    ["a wish for a tunnel", "CONNECT example.com:443 HTTP/1.1\r\nhost: example.com\r\n\r\n", 405],
+    ["the server as a whole", "OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n", 400],
+    ["HTTP/0.9", "GET /api/models\r\n\r\n", 505],
+    ["HTTP/2.0", "GET /api/models HTTP/2.0\r\nhost: x\r\n\r\n", 505],
+    ["HTTP/2's own opening", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505],
+    ["HTTP/3.7", "GET /api/models HTTP/3.7\r\nhost: x\r\n\r\n", 505],
   ])("%s is answered in the shape of an error", async (_, bytes, status) => {
     const { url, logged } = await start();
     const socket = await dial(url);
@@ -591,6 +751,31 @@ describe("at the door", () => {
     });
     expect(logged()).toEqual([]);
     expect((await http(`${url}/api/classify`, IMAGE)).status).toBe(200);
+  });
+});
+
+describe("on the bus", () => {
+  test.each(["addRoute", "removeRoute", "listAliases"])(
+    "nobody can call the gateway's %s",
+    async (action) => {
+      const { broker } = await start();
+      await expect(broker.call(`gateway.${action}`, { route: { path: "/x" } })).rejects.toMatchObject({
+        type: "SERVICE_NOT_FOUND",
+      });
+    },
+  );
+});
+
+describe("a gateway without a dispatcher", () => {
+  test("is not ready, and is again when there is one", async () => {
+    const { url, broker } = await start();
+    expect((await http(`${url}/health/ready`)).status).toBe(200);
+    await broker.destroyService("dispatcher");
+    const reply = await http(`${url}/health/ready`);
+    expect([reply.status, reply.json().missing]).toEqual([503, ["dispatcher"]]);
+    expect((await http(`${url}/health/live`)).status).toBe(200);
+    broker.createService({ name: "dispatcher", actions: { classify: () => ({ items: [] }) } });
+    await eventually(async () => (await http(`${url}/health/ready`)).status === 200);
   });
 });
 

@@ -1,8 +1,15 @@
 import { Readable } from "node:stream";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { type BodyKind, bodyKind, readImages } from "../../../../lib/http/body.ts";
 import { form, type Part } from "../../../../testkit/http.ts";
 
-const limits = { maxImageBytes: 100, maxImages: 3, timeoutMs: 60_000 };
+const limits = {
+  maxImageBytes: 100,
+  maxImages: 3,
+  timeoutMs: 60_000,
+  minBodyRate: { bytes: 1, everyMs: 60_000 },
+};
 const MULTIPART = { "content-type": "multipart/form-data; boundary=a-boundary" };
 
 /** A body that arrives in these chunks. */
@@ -183,4 +190,53 @@ describe("reading", () => {
     expect(body.listenerCount("data")).toBe(0);
     expect(body.destroyed).toBe(false);
   });
+
+  test("gives up a body that hardly comes, long before its time is over", async () => {
+    const body = Object.assign(new Readable({ read() {} }), { headers: {} });
+    const reading = readImages(
+      body,
+      "image",
+      { ...limits, minBodyRate: { bytes: 3, everyMs: 20 } },
+      () => {},
+    );
+    body.push("ab");
+    await expect(reading).rejects.toEqual(refused("SLOW_REQUEST"));
+  });
+
+  test.each<BodyKind>(["image", "form"])(
+    "of bytes that come one by one (%s) costs what they are, not what their chunks are",
+    async (kind) => {
+      const bytes = 300_000;
+      const { body, headers } = form([{ bytes: "x".repeat(bytes) }]);
+      const content = kind === "form" ? body : Buffer.alloc(bytes, "x");
+      const one = Object.assign(new Readable({ read() {} }), { headers });
+      const reading = readImages(
+        one,
+        kind,
+        { ...limits, maxImageBytes: bytes, minBodyRate: { bytes: 0, everyMs: 60_000 } },
+        () => {},
+      );
+      const before = memory();
+      for (let at = 0; at < content.length; at++) {
+        one.push(Buffer.from(content.subarray(at, at + 1)));
+        // Else they wait in the stream, each an object of its own.
+        if (at % 1000 === 0) await new Promise((resolve) => setImmediate(resolve));
+      }
+      await new Promise((resolve) => setImmediate(resolve));
+      // As chunks they would be some 90 MB.
+      expect(memory() - before).toBeLessThan(10e6);
+      one.push(null);
+      const [image] = await reading;
+      expect(Buffer.from(image ?? []).equals(Buffer.alloc(bytes, "x"))).toBe(true);
+    },
+    60_000,
+  );
 });
+
+/** Bytes that are alive. */
+function memory(): number {
+  setFlagsFromString("--expose-gc");
+  (runInNewContext("gc") as () => void)();
+  const { heapUsed, external } = process.memoryUsage();
+  return heapUsed + external;
+}
