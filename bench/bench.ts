@@ -83,7 +83,7 @@ const images = values.photos
 
 const { input } = new ImageModel(latestVersion(resolve(ROOT, dir)), { group, threshold: 0.5 }).description;
 const cores = wholeCores();
-const engine = new EngineMeter(resolve(ROOT, dir), group, cores, cores);
+const engine = new EngineMeter(resolve(ROOT, dir), group, cores);
 
 interface Parts {
   /** Images a second. */
@@ -219,7 +219,6 @@ async function quietSample(...args: Parameters<typeof sample>): Promise<Sample> 
 
 const target = (url: string) => `${url}/api/classify?models=${service}`;
 
-await engine.load();
 const engineAt = await best<EngineSetting>(
   [
     { size: 1, atOnce: 1 },
@@ -258,7 +257,7 @@ try {
   }
 } finally {
   await Promise.all(servers.map((server) => server.stop()));
-  await engine.dispose();
+  await engine.close();
   await hops?.stop();
 }
 

@@ -1,5 +1,7 @@
 import { resolve } from "node:path";
-import { EnginePool } from "../lib/engines/pool.ts";
+import type { Engine } from "../lib/engines/engine.ts";
+import { createEngine } from "../lib/engines/runtimes.ts";
+import { zeros } from "../lib/engines/tensors.ts";
 import { ImageModel } from "../lib/kinds/image/model.ts";
 import { latestVersion } from "../lib/models/manifest.ts";
 import { median } from "../testkit/percentile.ts";
@@ -12,29 +14,28 @@ export interface EngineSetting {
   readonly atOnce: number;
 }
 
-/** The engine by itself: batches of random pixels back to back. */
+/** The largest batch measured. */
+const MAX_BATCH = 64;
+const LOAD_TIMEOUT_MS = 60_000;
+
+/**
+ * Engines by themselves: batches of random pixels back to back. Batches at once have an engine each, with an even share
+ * of the threads: the most that the cores give.
+ */
 export class EngineMeter {
-  readonly #engine: EnginePool;
-  readonly #itemBytes: number;
+  readonly #model: ImageModel;
+  readonly #threads: number;
+  /** By how many compute at once. */
+  readonly #engines = new Map<number, Promise<readonly Engine[]>>();
 
-  constructor(modelDir: string, group: string, threads: number, instances: number) {
-    const model = new ImageModel(latestVersion(resolve(modelDir)), { group, threshold: 0.5 });
-    const { width, height } = model.description.input;
-    this.#itemBytes = width * height * 3;
-    this.#engine = new EnginePool({
-      name: "bench",
-      spec: (threads) => model.engineSpec(threads),
-      threads,
-      instances,
-    });
+  constructor(modelDir: string, group: string, threads: number) {
+    this.#model = new ImageModel(latestVersion(resolve(modelDir)), { group, threshold: 0.5 });
+    this.#threads = threads;
   }
 
-  load(): Promise<void> {
-    return this.#engine.load();
-  }
-
-  dispose(): Promise<void> {
-    return this.#engine.dispose();
+  async close(): Promise<void> {
+    const engines = await Promise.all(this.#engines.values());
+    await Promise.all(engines.flat().map((engine) => engine.close()));
   }
 
   /** @returns items a second, and the median milliseconds of a batch */
@@ -42,22 +43,50 @@ export class EngineMeter {
     { size, atOnce }: EngineSetting,
     seconds: number,
   ): Promise<{ readonly perSecond: number; readonly medianMs: number }> {
-    const pixels = new Uint8Array(size * this.#itemBytes);
-    for (let at = 0; at < pixels.length; at += 65_536)
-      crypto.getRandomValues(pixels.subarray(at, at + 65_536));
+    const engines = await this.#enginesFor(atOnce);
+    const batch = this.#randomBatch(size);
     const times: number[] = [];
     const begin = performance.now();
     const end = begin + seconds * 1e3;
-    const caller = async () => {
+    const drive = async (engine: Engine) => {
       for (let began = performance.now(); began < end; began = performance.now()) {
-        await this.#engine.run(pixels.slice(), size);
+        await engine.run(batch, size, { deadline: Number.POSITIVE_INFINITY });
         times.push(performance.now() - began);
       }
     };
-    await Promise.all(Array.from({ length: atOnce }, caller));
+    await Promise.all(engines.map(drive));
     return {
       perSecond: (size * times.length * 1e3) / (performance.now() - begin),
       medianMs: median(times),
     };
+  }
+
+  #enginesFor(atOnce: number): Promise<readonly Engine[]> {
+    let engines = this.#engines.get(atOnce);
+    if (!engines) {
+      engines = Promise.all(Array.from({ length: atOnce }, () => this.#load(atOnce)));
+      this.#engines.set(atOnce, engines);
+    }
+    return engines;
+  }
+
+  async #load(atOnce: number): Promise<Engine> {
+    const threads = Math.max(1, Math.floor(this.#threads / atOnce));
+    const engine = createEngine({ ...this.#model.engineSpec(MAX_BATCH), threads }, { name: "bench" });
+    await engine.load(AbortSignal.timeout(LOAD_TIMEOUT_MS));
+    await engine.run(this.#randomBatch(1), 1, { deadline: Number.POSITIVE_INFINITY });
+    return engine;
+  }
+
+  #randomBatch(size: number) {
+    return Object.fromEntries(
+      this.#model.engineSpec(MAX_BATCH).inputs.map(({ name, dtype, shape }) => {
+        const tensor = zeros(dtype, [size, ...shape.map((length) => length ?? 1)]);
+        const bytes = tensor.data as Uint8Array;
+        for (let at = 0; at < bytes.length; at += 65_536)
+          crypto.getRandomValues(bytes.subarray(at, at + 65_536));
+        return [name, tensor];
+      }),
+    );
   }
 }

@@ -103,10 +103,13 @@ export const VARIABLES = {
     default: 0,
     desc: "images decoded at once by a dispatcher; 0: the cores, at most 3",
   }),
-  ENGINE_THREADS: whole(0)({ default: 0, desc: "threads of a model's engines together; 0: the CPU limit" }),
+  ENGINE_THREADS: whole(0)({
+    default: 0,
+    desc: "threads of a batch that is computed alone; 0: the CPU limit",
+  }),
   ENGINE_INSTANCES: whole(1)({
     default: 2,
-    desc: "batches a model computes at once, which share the threads; each costs the model's memory once more",
+    desc: "batches a process computes at once, of all its models; each model has so many engines, each a process with its weights",
   }),
   MAX_BATCH_SIZE: whole(1)({ default: 8, desc: "items in a batch" }),
   MAX_QUEUE_SIZE: whole(1)({ default: 128, desc: "items a model lets wait; more are refused with 503" }),

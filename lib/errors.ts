@@ -73,8 +73,12 @@ export class DrainingError extends ServingError {
 }
 
 export class EngineCrashedError extends ServingError {
-  constructor(model: string, reason: string) {
+  /** Someone else killed it: the system for want of memory, a person. What it computed has not to do with it. */
+  readonly killed: boolean;
+
+  constructor(model: string, reason: string, { killed = false }: { readonly killed?: boolean } = {}) {
     super("ENGINE_CRASHED", `The engine of ${model} died: ${reason}`, { model });
+    this.killed = killed;
   }
 }
 

@@ -1,5 +1,7 @@
 import type { Context } from "moleculer";
-import { Batcher, type SettledItem } from "../lib/batching/batcher.ts";
+import { Batcher } from "../lib/batching/batcher.ts";
+import type { SettledItem } from "../lib/batching/options.ts";
+import { FixedSlots } from "../lib/batching/slots.ts";
 import { defineMixin } from "../lib/define.ts";
 import { env } from "../lib/env.ts";
 import { loadOf } from "../lib/load/load.ts";
@@ -10,7 +12,7 @@ import {
   type CancelMeta,
 } from "../lib/request/cancellation.ts";
 import { deadlineOf } from "../lib/request/deadline.ts";
-import { observeBatch, observeItems } from "../lib/telemetry/observe.ts";
+import { BatchObserver, observeItems } from "../lib/telemetry/observe.ts";
 
 interface Vars {
   batcher: Batcher<unknown, unknown>;
@@ -36,14 +38,16 @@ export const Batching = defineMixin<Vars>()({
   },
 
   created() {
-    const { latencyTargetMs, ...bounds } = this.settings.batching;
+    const { latencyTargetMs, concurrency, ...bounds } = this.settings.batching;
+    const batches = new BatchObserver(this.broker, { network: this.name, version: "" }, this.logger);
     this.cancellations = new Cancellations();
     this.batcher = new Batcher({
       ...bounds,
       ...(latencyTargetMs > 0 ? { latencyTargetMs } : {}),
       name: this.name,
       run: (inputs) => this.runBatch(inputs),
-      onBatch: (report) => observeBatch(this.broker, this.name, report, this.batcher.stats),
+      slots: new FixedSlots(concurrency),
+      onBatch: (report) => batches.observe(report),
     });
     loadOf(this.broker).registerQueue(this.name, () => this.batcher.stats);
   },

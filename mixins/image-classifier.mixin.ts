@@ -1,25 +1,29 @@
 import { resolve } from "node:path";
 import type { Context } from "moleculer";
-import type { SettledItem } from "../lib/batching/batcher.ts";
 import { defineMixin } from "../lib/define.ts";
-import { EnginePool } from "../lib/engines/pool.ts";
+import { THREADS } from "../lib/engines/cores.ts";
+import type { Lease } from "../lib/engines/leases.ts";
+import { leaseNetwork } from "../lib/engines/node.ts";
 import { env } from "../lib/env.ts";
+import { ModelUnavailableError } from "../lib/errors.ts";
 import { ImageModel } from "../lib/kinds/image/model.ts";
-import { wholeCores } from "../lib/load/cgroup.ts";
 import { latestVersion } from "../lib/models/manifest.ts";
-import type { Classification } from "../lib/tasks/classification.ts";
-import { count, gauge } from "../lib/telemetry/metrics.ts";
+import {
+  CANCEL_EVENT,
+  type CancelEvent,
+  Cancellations,
+  type CancelMeta,
+} from "../lib/request/cancellation.ts";
+import { deadlineOf } from "../lib/request/deadline.ts";
+import { gauge } from "../lib/telemetry/metrics.ts";
+import { observeItems } from "../lib/telemetry/observe.ts";
 import type { ModelMetadata, PredictParams, PredictResult } from "../lib/types.ts";
-import { Batching } from "./batching.mixin.ts";
 
 interface Vars {
   model: ImageModel;
-  engine: EnginePool;
-  /** From the batching mixin. */
-  submit(ctx: Context, inputs: readonly Uint8Array[]): Promise<SettledItem<Classification>[]>;
+  lease: Lease | undefined;
+  cancellations: Cancellations;
 }
-
-const THREADS = env.ENGINE_THREADS || wholeCores();
 
 /**
  * A yes/no question put to an image classifier. The whole of a service:
@@ -33,8 +37,6 @@ const THREADS = env.ENGINE_THREADS || wholeCores();
  * The service starts once its model is loaded and warm, and only then do others see it.
  */
 export const ImageClassifier = defineMixin<Vars>()({
-  mixins: [Batching],
-
   settings: {
     /** Folder of the model below `modelsDir`. */
     model: "",
@@ -45,45 +47,56 @@ export const ImageClassifier = defineMixin<Vars>()({
     /** Yes from this probability on, 0–1. */
     threshold: 0.5,
     modelsDir: env.MODELS_DIR,
-    /** Threads of its engines together. */
+    /** Threads of a batch that is alone. */
     threads: THREADS,
-    /** As many batches at once, each with an engine. */
-    batching: { concurrency: Math.min(env.ENGINE_INSTANCES, THREADS) },
+    /** Engines: as many batches of it are computed at once, and the weights are so often in memory. */
+    instances: env.ENGINE_INSTANCES,
+    /** See `BatcherOptions`. */
+    batching: {
+      maxBatchSize: env.MAX_BATCH_SIZE,
+      maxQueueSize: env.MAX_QUEUE_SIZE,
+      maxQueueDelayMs: env.MAX_QUEUE_DELAY_MS,
+      latencyTargetMs: env.LATENCY_TARGET_MS,
+    },
   },
 
   created() {
-    const { model, modelsDir, group, threshold, question, batching } = this.settings;
+    const { model, modelsDir, group, threshold, question, batching, threads, instances } = this.settings;
+    this.cancellations = new Cancellations();
     this.model = new ImageModel(latestVersion(resolve(modelsDir, model)), { group, threshold });
     const metadata: ModelMetadata = {
       kind: "model",
       question,
       ...this.model.description,
-      batching: batching as ModelMetadata["batching"],
+      batching: { ...batching, concurrency: Math.min(instances, threads) },
     };
     Object.assign(this.metadata, metadata);
   },
 
   async started() {
     await this.model.verify();
-    const { threads, batching } = this.settings;
-    this.engine = new EnginePool({
-      name: this.name,
-      spec: (threads) => this.model.engineSpec(threads),
+    const { threads, instances, batching } = this.settings;
+    const { latencyTargetMs, ...bounds } = batching;
+    this.lease = await leaseNetwork(this.broker, {
+      id: this.model.id,
+      spec: this.model.engineSpec(batching.maxBatchSize),
       threads,
-      instances: batching.concurrency,
-      onRestart: (reason) => {
-        count(this.broker, "engine.restarts.total", { model: this.name });
-        this.logger.warn("Engine restarted", { reason });
-      },
+      instances,
+      batching: { ...bounds, ...(latencyTargetMs > 0 ? { latencyTargetMs } : {}) },
     });
-    await this.engine.load();
-    const { name, version } = this.model.description.model;
+    const { name, version } = this.model.id;
     gauge(this.broker, "inference.model.version", version, { model: this.name, name });
-    this.logger.info("Model is warm", { name, version, threads, instances: batching.concurrency });
+    this.logger.info("Model is warm", { name, version });
   },
 
   async stopped() {
-    await this.engine?.dispose();
+    await this.lease?.release();
+  },
+
+  events: {
+    [CANCEL_EVENT](ctx: Context<CancelEvent>) {
+      this.cancellations.abort(ctx.params.cancelId);
+    },
   },
 
   actions: {
@@ -92,20 +105,22 @@ export const ImageClassifier = defineMixin<Vars>()({
         count: { type: "number", integer: true, positive: true },
         pixels: { type: "any" },
       },
-      async handler(ctx: Context<PredictParams>): Promise<PredictResult> {
-        const answers = await this.submit(ctx, this.model.split(ctx.params));
+      async handler(
+        ctx: Context<PredictParams, CancelMeta & { $suspect?: boolean }>,
+      ): Promise<PredictResult> {
+        const { lease } = this;
+        if (!lease) throw new ModelUnavailableError(this.name);
+        const items = this.model.split(ctx.params);
+        const options = { deadline: deadlineOf(ctx), alone: ctx.meta.$suspect === true };
+        const answers = await this.cancellations.track(ctx.meta.cancelId, (signal) =>
+          observeItems(this.broker, this.name, items.length, lease.submit(items, { ...options, signal })),
+        );
         return {
           model: this.model.description.model,
           node: this.broker.nodeID,
           items: this.model.settle(answers),
         };
       },
-    },
-  },
-
-  methods: {
-    async runBatch(inputs: readonly Uint8Array[]): Promise<Classification[]> {
-      return this.model.answers(await this.engine.run(this.model.join(inputs), inputs.length), inputs.length);
     },
   },
 });

@@ -6,9 +6,8 @@
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { resolve } from "node:path";
+import { basename, dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { runtimeOf } from "../lib/engines/engine.ts";
 import load from "../lib/engines/onnx.ts";
 import { ImagePipeline } from "../lib/kinds/image/pipeline.ts";
 import { classification, softmax } from "../lib/tasks/classification.ts";
@@ -26,21 +25,26 @@ const { side, labels, heldOut } = JSON.parse(readFileSync(resolve(work, "export.
 async function logitsOf(file: string): Promise<Float32Array[]> {
   const pipeline = new ImagePipeline();
   const runtime = await load({
-    runtime: runtimeOf("onnx"),
-    file: resolve(file),
-    inputTensor: "pixels",
-    outputTensor: "logits",
-    itemShape: [side, side, 3],
+    runtime: "onnx",
+    dir: dirname(resolve(file)),
+    files: [basename(file)],
+    inputs: [{ name: "pixels", dtype: "uint8", shape: [side, side, 3] }],
+    outputs: [{ name: "logits", dtype: "float32", shape: [labels.length] }],
+    maxBatch: 1,
     threads: availableParallelism(),
   });
   const rows: Float32Array[] = [];
   for (const photo of heldOut) {
     const bytes = readFileSync(resolve(work, "held-out", photo.file));
     const pixels = await pipeline.prepare(bytes, { type: "image", width: side, height: side });
-    rows.push(await runtime.run(pixels, 1));
+    const { logits } = await runtime.run(
+      { pixels: { dtype: "uint8", shape: [1, side, side, 3], data: pixels } },
+      1,
+    );
+    rows.push(logits?.data as Float32Array);
     if (rows.length % 500 === 0) console.log(`${file}: ${rows.length} of ${heldOut.length} photos`);
   }
-  await runtime.dispose();
+  await runtime.close();
   return rows;
 }
 

@@ -74,3 +74,29 @@ export class BatchPolicy {
     return (this.estimate(size) ?? 0) <= this.#targetMs;
   }
 }
+
+/** A policy for each kind of slot: what takes other threads takes another time. */
+export class BatchPolicies {
+  readonly #targetMs: number | undefined;
+  readonly #policies = new Map<string, BatchPolicy>();
+
+  /** @param targetMs as for {@link BatchPolicy} */
+  constructor(targetMs: number | undefined) {
+    this.#targetMs = targetMs;
+  }
+
+  of(kind: string): BatchPolicy {
+    let policy = this.#policies.get(kind);
+    if (!policy) {
+      policy = new BatchPolicy(this.#targetMs);
+      this.#policies.set(kind, policy);
+    }
+    return policy;
+  }
+
+  /** The largest batch that any kind may have now. */
+  limit(maxBatchSize: number): number {
+    const limits = [...this.#policies.values()].map((policy) => policy.limit(maxBatchSize));
+    return limits.length === 0 ? maxBatchSize : Math.max(...limits);
+  }
+}

@@ -1,12 +1,4 @@
-/** The runtimes by the `format` of a model's manifest. */
-const RUNTIMES: Readonly<Record<string, string>> = { onnx: new URL("./onnx.ts", import.meta.url).href };
-
-/** @throws if there is no runtime for the format */
-export function runtimeOf(format: string): string {
-  const runtime = RUNTIMES[format];
-  if (runtime) return runtime;
-  throw new Error(`Expected a format of ${Object.keys(RUNTIMES).join(", ")} but received "${format}"`);
-}
+import type { TensorSpec, Tensors } from "./tensors.ts";
 
 /** `(value - mean) / std` for each channel; values are 0–255. */
 export interface Normalisation {
@@ -14,41 +6,76 @@ export interface Normalisation {
   readonly std: readonly number[];
 }
 
-/** What an engine loads. Plain data: it crosses into a worker thread. */
+/** What an engine loads and what it is expected to take and give. Plain data: it crosses into a process. */
 export interface EngineSpec {
-  /** URL of the module whose default export is the runtime's {@link LoadRuntime}. */
+  /** Name of a runtime, see `runtimes.ts`. */
   readonly runtime: string;
-  /** Absolute path of the weights. */
-  readonly file: string;
-  /** Name of the graph's input and output. */
-  readonly inputTensor: string;
-  readonly outputTensor: string;
-  /** Shape of one item as it comes in, e.g. `[144, 144, 3]`: uint8, the channels last. */
-  readonly itemShape: readonly number[];
-  /** Absent: the graph takes the items as they are. Else it takes float32 planes `[channels, height, width]`. */
-  readonly planes?: Normalisation;
+  /** Absolute path of the folder with the model's files. */
+  readonly dir: string;
+  /** Names of the files in it, as the manifest has them. */
+  readonly files: readonly string[];
+  /** What a run is given. */
+  readonly inputs: readonly TensorSpec[];
+  /** What is wanted of a run; the model may have more. */
+  readonly outputs: readonly TensorSpec[];
+  /** Largest batch. */
+  readonly maxBatch: number;
+  /**
+   * By name of an input `[height, width, channels]` uint8 whose model takes float32 planes
+   * `[channels, height, width]` instead: the engine makes them.
+   */
+  readonly planes?: Readonly<Record<string, Normalisation>>;
   /** Threads for one run. */
   readonly threads: number;
 }
 
-/**
- * A loaded model inside its thread. `load` is a module's default export; warm-up is a run on zeros, which the
- * worker does for every runtime.
- */
-export interface Runtime {
-  /**
-   * @param pixels `[count, …itemShape]` uint8
-   * @returns `[count, outputs]` float32
-   */
-  run(pixels: Uint8Array, count: number): Promise<Float32Array>;
-  dispose(): Promise<void>;
+/** An input or output as a runtime reports it: it may be of a type that no manifest can ask for. */
+export interface ReportedTensor extends Omit<TensorSpec, "dtype"> {
+  readonly dtype: string;
 }
 
-export type LoadRuntime = (spec: EngineSpec) => Promise<Runtime>;
+/** What a model takes and gives, as its runtime reports it. */
+export interface Signature {
+  readonly inputs: readonly ReportedTensor[];
+  readonly outputs: readonly ReportedTensor[];
+  /** The one size of batch the model can compute; absent: any. */
+  readonly fixedBatch?: number;
+}
 
-/** Messages between the host and its worker. */
-export type ToWorker = { readonly id: number; readonly pixels: Uint8Array; readonly count: number };
-export type FromWorker =
-  | { readonly type: "ready"; readonly loadMs: number; readonly warmUpMs: number }
-  | { readonly type: "done"; readonly id: number; readonly output: Float32Array; readonly computeMs: number }
-  | { readonly type: "failed"; readonly id: number; readonly reason: string };
+export interface RunScope {
+  /** When nobody waits for the result any more, on the clock of `performance.now()`; Infinity: never. */
+  readonly deadline: number;
+}
+
+/**
+ * What computes: one life of one loaded model. It computes one batch at a time; whoever replaces it when it dies, and
+ * decides which batch goes where, stands around it (`instance.ts`, `pool.ts`).
+ */
+export interface Engine {
+  /**
+   * @param signal gives the load up
+   * @throws EngineCrashedError if the model cannot be loaded
+   */
+  load(signal: AbortSignal): Promise<Signature>;
+  /**
+   * @param batch every input of the spec, `[count, …item]`
+   * @returns every output of the spec, `[count, …item]`
+   * @throws EngineCrashedError if the engine died under the batch
+   * @throws PredictionFailedError if the runtime refused it; the engine lives on
+   */
+  run(batch: Tensors, count: number, scope: RunScope): Promise<Tensors>;
+  /** Lets go of everything; waits for a batch that is computed. More than once is as good as once. */
+  close(): Promise<void>;
+  /** Resolves with the reason when the engine is dead, or was closed. */
+  readonly gone: Promise<string>;
+}
+
+/** A loaded model inside an engine's process. */
+export interface Runtime {
+  readonly signature: Signature;
+  run(batch: Tensors, count: number): Promise<Tensors>;
+  close(): Promise<void>;
+}
+
+/** The default export of a runtime's module. */
+export type LoadRuntime = (spec: EngineSpec) => Promise<Runtime>;

@@ -1,10 +1,15 @@
-import { InferenceSession, Tensor } from "onnxruntime-node";
-import type { EngineSpec, Runtime } from "./engine.ts";
-import { planeShape, toPlanes } from "./planes.ts";
+import "./no-telemetry.ts";
+import { resolve } from "node:path";
+import { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
+import type { EngineSpec, Normalisation, ReportedTensor, Runtime, Signature } from "./engine.ts";
+import { imageShape, planeShape, toPlanes } from "./planes.ts";
+import type { DType, Tensor } from "./tensors.ts";
 
-/** ONNX Runtime on the CPU. */
+/** ONNX Runtime on the CPU. The model is the one file that ends in `.onnx`; others may hold its weights. */
 export default async function load(spec: EngineSpec): Promise<Runtime> {
-  const session = await InferenceSession.create(spec.file, {
+  const file = spec.files.find((name) => name.endsWith(".onnx"));
+  if (!file) throw new Error(`Expected a file that ends in .onnx but received ${spec.files.join(", ")}`);
+  const session = await InferenceSession.create(resolve(spec.dir, file), {
     intraOpNumThreads: spec.threads,
     interOpNumThreads: 1,
     graphOptimizationLevel: "all",
@@ -12,19 +17,58 @@ export default async function load(spec: EngineSpec): Promise<Runtime> {
     // Its threads would else burn their cores between two runs, which the decoder needs.
     extra: { session: { intra_op: { allow_spinning: "0" } } },
   });
+  const names = spec.outputs.map(({ name }) => name);
   return {
-    async run(pixels, count) {
-      const tensor = spec.planes
-        ? new Tensor("float32", toPlanes(pixels, spec.itemShape, spec.planes), [
-            count,
-            ...planeShape(spec.itemShape),
-          ])
-        : new Tensor("uint8", pixels, [count, ...spec.itemShape]);
-      const result = await session.run({ [spec.inputTensor]: tensor }, [spec.outputTensor]);
-      const output = result[spec.outputTensor];
-      if (!output) throw new Error(`The graph has no output "${spec.outputTensor}"`);
-      return output.data as Float32Array;
+    signature: signatureOf(session, spec),
+    async run(batch) {
+      const feeds = Object.fromEntries(
+        Object.entries(batch).map(([name, tensor]) => [name, toOrt(tensor, spec.planes?.[name])]),
+      );
+      const result = await session.run(feeds, names);
+      return Object.fromEntries(Object.entries(result).map(([name, tensor]) => [name, fromOrt(tensor)]));
     },
-    dispose: () => session.release(),
+    close: () => session.release(),
   };
+}
+
+function toOrt(tensor: Tensor, planes: Normalisation | undefined): OrtTensor {
+  if (!planes) return new OrtTensor(tensor.dtype, tensor.data as never, tensor.shape);
+  const [count = 0, ...item] = tensor.shape;
+  return new OrtTensor("float32", toPlanes(tensor.data as Uint8Array, item, planes), [
+    count,
+    ...planeShape(item),
+  ]);
+}
+
+function fromOrt({ type, dims, data }: OrtTensor): Tensor {
+  if (type === "string") return { dtype: "string", shape: dims, data: data as string[] };
+  // A copy: the runtime may own the memory it answers in.
+  return { dtype: type as DType, shape: dims, data: (data as Uint8Array).slice() } as Tensor;
+}
+
+/** As the spec's `inputs` are given to `run`: planes count as the image they are made of. */
+function signatureOf(session: InferenceSession, { planes }: EngineSpec): Signature {
+  const described = [...session.inputMetadata, ...session.outputMetadata].filter((meta) => meta.isTensor);
+  const batches = new Set(
+    described.map(({ shape }) => shape[0]).filter((length) => typeof length === "number"),
+  );
+  const inputs = session.inputMetadata.map((meta) => {
+    const spec = specOf(meta);
+    return planes?.[spec.name] && spec.dtype === "float32"
+      ? { ...spec, dtype: "uint8", shape: imageShape(spec.shape) }
+      : spec;
+  });
+  const [fixedBatch] = batches;
+  return {
+    inputs,
+    outputs: session.outputMetadata.map(specOf),
+    ...(fixedBatch === undefined ? {} : { fixedBatch }),
+  };
+}
+
+/** Maps and sequences are no tensors: their type is none that a manifest can name. */
+function specOf(meta: InferenceSession.ValueMetadata): ReportedTensor {
+  if (!meta.isTensor) return { name: meta.name, dtype: "no tensor", shape: [] };
+  const shape = meta.shape.slice(1).map((length) => (typeof length === "number" ? length : null));
+  return { name: meta.name, dtype: meta.type, shape };
 }

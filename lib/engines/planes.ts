@@ -30,3 +30,9 @@ export function toPlanes(
   }
   return planes;
 }
+
+/** `[channels, height, width]` → `[height, width, channels]`. */
+export function imageShape(planes: readonly (number | null)[]): readonly (number | null)[] {
+  const [channels = null, height = null, width = null] = planes;
+  return [height, width, channels];
+}

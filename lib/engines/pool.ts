@@ -1,85 +1,162 @@
-import type { EngineSpec } from "./engine.ts";
-import { EngineHost, type EngineHostOptions } from "./host.ts";
+import type { Slot, Slots } from "../batching/slots.ts";
+import type { Clock } from "../request/clock.ts";
+import { systemClock } from "../request/clock.ts";
+import type { Cores, Place } from "./cores.ts";
+import type { Engine, EngineSpec, RunScope } from "./engine.ts";
+import { Instance } from "./instance.ts";
+import type { Tensors } from "./tensors.ts";
 
-export interface EnginePoolOptions extends Pick<EngineHostOptions, "name" | "onRestart"> {
-  /** The engine to load with so many threads for a run. */
-  readonly spec: (threads: number) => EngineSpec;
-  /** Threads that all runs at one time share, from 1. */
+export interface EnginePoolOptions {
+  /** The model's name, for errors and logs. */
+  readonly name: string;
+  /** What the engines load; the pool says with how many threads. */
+  readonly spec: Omit<EngineSpec, "threads">;
+  readonly create: (spec: EngineSpec) => Engine;
+  /** Threads of one batch that is alone, from 1. */
   readonly threads: number;
-  /** Batches computed at once, from 1; never more than threads. */
+  /** Engines, each with the weights in memory; at most one for each thread. */
   readonly instances: number;
-}
-
-interface Engine {
-  readonly host: EngineHost;
-  running: number;
+  /** Shared by all pools of the process. */
+  readonly cores: Cores;
+  /** @default systemClock */
+  readonly clock?: Clock;
+  /** Longest time to load and warm up one engine, milliseconds. @default 60000 */
+  readonly loadTimeoutMs?: number;
+  /** Told when an engine died, with all that is known of why. */
+  readonly onDeath?: (reason: string) => void;
+  /** Told when {@link EnginePool.state} changes. */
+  readonly onState?: (state: PoolState) => void;
 }
 
 /**
- * The engines of one model. A batch that is alone has all threads: it is answered soonest. Batches that run at the
- * same time have an engine each, with its share of the threads: no thread then waits for another at the end of every
- * layer, which is worst when they share their cores with other work.
- *
- * Every engine has the weights in memory for itself: `instances + 1` times, unless `instances` is 1.
+ * - `loading`: not all engines were ready yet
+ * - `up`: one or more compute or could
+ * - `down`: none does, for the moment
+ * - `failing`: none does, and the next ones died like the first
+ * - `lost`: it has gone on like that for so long that only a new process could mend it
+ * - `closed`
  */
-export class EnginePool {
-  /** With all threads. */
-  readonly #whole: Engine;
-  /** With a share of the threads each. */
-  readonly #shares: readonly Engine[];
+export type PoolState = "loading" | "up" | "down" | "failing" | "lost" | "closed";
 
-  constructor({ name, spec, threads, instances, onRestart }: EnginePoolOptions) {
-    const engine = (threads: number): Engine => ({
-      host: new EngineHost({ name, spec: spec(threads), ...(onRestart ? { onRestart } : {}) }),
-      running: 0,
-    });
-    const shares = Math.min(instances, threads);
-    this.#whole = engine(threads);
-    this.#shares =
-      shares > 1 ? Array.from({ length: shares }, () => engine(Math.floor(threads / shares))) : [];
+/** Deaths of every engine, without an answer in between, that make the state: by then it is no longer just bad luck. */
+const FAILING_DEATHS = 3;
+/** With the rests in between this takes about twelve seconds and ten loads. */
+const LOST_DEATHS = 10;
+
+/** Room for one batch, in one engine. */
+export interface EngineSlot extends Slot {
+  /** See {@link Instance.run}. */
+  run(batch: Tensors, count: number, scope: RunScope): Promise<(Tensors | Error)[]>;
+}
+
+/** Threads of each engine: the first has all, for a batch that is alone; the others what is theirs if all compute. */
+export function divideThreads(threads: number, instances: number): number[] {
+  const engines = Math.min(instances, threads);
+  const share = Math.ceil(threads / engines);
+  return Array.from({ length: engines }, (_, i) => (i === 0 ? threads : share));
+}
+
+/**
+ * The engines of one model. A batch that is alone in the process has the engine with all threads: it is answered
+ * soonest. One that comes while others compute has an engine with a share of them if it can: threads that wait for
+ * each other at the end of every layer do so longest where they share their cores.
+ */
+export class EnginePool implements Slots<EngineSlot> {
+  readonly #instances: readonly Instance[];
+  readonly #cores: Cores;
+  readonly #onState: (state: PoolState) => void;
+  #state: PoolState = "loading";
+  onFree = () => {};
+  readonly #wake = () => this.onFree();
+
+  constructor(options: EnginePoolOptions) {
+    const { name, spec, create, threads, instances, cores, onState = () => {}, onDeath = () => {} } = options;
+    const { clock = systemClock, loadTimeoutMs = 60_000 } = options;
+    this.#cores = cores;
+    this.#onState = onState;
+    this.#instances = divideThreads(threads, instances).map(
+      (threads) =>
+        new Instance({
+          name,
+          spec: { ...spec, threads },
+          create,
+          clock,
+          loadTimeoutMs,
+          onState: () => this.#changed(),
+          onDeath,
+        }),
+    );
+  }
+
+  get state(): PoolState {
+    return this.#state;
+  }
+
+  get size(): number {
+    return Math.min(this.#instances.length, this.#cores.size);
   }
 
   /**
    * Resolves when every engine is loaded and warm.
    *
-   * @throws EngineCrashedError if one cannot be loaded; none is left then
+   * @throws EngineCrashedError if one cannot be; none is left then
    */
   async load(): Promise<void> {
     try {
-      await Promise.all(this.#engines.map(({ host }) => host.load()));
+      await Promise.all(this.#instances.map((instance) => instance.load()));
+      this.#state = "down";
+      this.#changed();
     } catch (error) {
-      await this.dispose();
+      await this.close();
       throw error;
     }
   }
 
-  /** One batch; see {@link EngineHost.run}. */
-  async run(pixels: Uint8Array<ArrayBuffer>, count: number): Promise<Float32Array> {
-    const engine = this.#next();
-    engine.running++;
-    try {
-      return await engine.host.run(pixels, count);
-    } finally {
-      engine.running--;
-    }
+  take(): EngineSlot | undefined {
+    const free = this.#instances.filter(({ state }) => state === "ready");
+    if (free.length === 0) return undefined;
+    const place = this.#cores.take(this.#wake);
+    return place && this.#slot(pick(free, place), place);
   }
 
-  /** Ends all engines; what they compute is lost. */
-  async dispose(): Promise<void> {
-    await Promise.all(this.#engines.map(({ host }) => host.dispose()));
+  /** Ends all engines; each finishes its batch. */
+  async close(): Promise<void> {
+    this.#become("closed");
+    await Promise.all(this.#instances.map((instance) => instance.close()));
   }
 
-  get #engines(): readonly Engine[] {
-    return [this.#whole, ...this.#shares];
-  }
-
-  /** The whole one if nothing runs, else the share with least to do; none that is down while another is up. */
-  #next(): Engine {
-    const alone = this.#engines.every(({ running }) => running === 0);
-    const rank = (engine: Engine) => {
-      if (!engine.host.ready) return Number.POSITIVE_INFINITY;
-      return engine === this.#whole && !alone ? Number.MAX_VALUE : engine.running;
+  #slot(instance: Instance, place: Place): EngineSlot {
+    return {
+      kind: `${instance.threads} threads`,
+      run: (batch, count, scope) => instance.run(batch, count, scope),
+      release: () => place.release(),
     };
-    return this.#engines.reduce((best, engine) => (rank(engine) < rank(best) ? engine : best));
   }
+
+  #changed(): void {
+    if (this.#state === "loading" || this.#state === "closed") return;
+    const states = this.#instances.map(({ state }) => state);
+    if (states.some((state) => state === "ready" || state === "busy")) this.#become("up");
+    else this.#become(stateAfter(Math.min(...this.#instances.map(({ deaths }) => deaths))));
+    if (states.includes("ready")) this.onFree();
+  }
+
+  #become(state: PoolState): void {
+    if (this.#state === state) return;
+    this.#state = state;
+    this.#onState(state);
+  }
+}
+
+/** @param deaths of the engine that died least often */
+function stateAfter(deaths: number): PoolState {
+  if (deaths >= LOST_DEATHS) return "lost";
+  return deaths >= FAILING_DEATHS ? "failing" : "down";
+}
+
+/** The most threads for a batch that is alone, the fewest beside others. */
+function pick(free: readonly Instance[], { alone }: Place): Instance {
+  return free.reduce((best, instance) =>
+    alone === instance.threads > best.threads && instance.threads !== best.threads ? instance : best,
+  );
 }

@@ -1,5 +1,5 @@
 import { type Context, ServiceBroker } from "moleculer";
-import type { SettledItem } from "../../lib/batching/batcher.ts";
+import type { SettledItem } from "../../lib/batching/options.ts";
 import { defineMiddlewares, defineService } from "../../lib/define.ts";
 import { errorCode } from "../../lib/errors.ts";
 import { CANCEL_EVENT } from "../../lib/request/cancellation.ts";

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import sharp from "sharp";
-import { EngineHost } from "../../lib/engines/host.ts";
+import { createEngine } from "../../lib/engines/runtimes.ts";
 import { ImageModel } from "../../lib/kinds/image/model.ts";
 import { ImagePipeline } from "../../lib/kinds/image/pipeline.ts";
 import { latestVersion } from "../../lib/models/manifest.ts";
@@ -23,12 +23,16 @@ async function goldenPixels(): Promise<Uint8Array<ArrayBuffer>> {
 }
 
 async function shippedLogits(pixels: Uint8Array<ArrayBuffer>): Promise<Float32Array> {
-  const engine = new EngineHost({ name: "pets-resnet", spec: model.engineSpec(1) });
+  const spec = { ...model.engineSpec(1), threads: 1 };
+  const engine = createEngine(spec, { name: "pets-resnet" });
   try {
-    await engine.load();
-    return await engine.run(pixels, 1);
+    await engine.load(AbortSignal.timeout(30_000));
+    const shape = [1, ...(spec.inputs[0]?.shape ?? [])].map(Number);
+    const batch = { pixels: { dtype: "uint8" as const, shape, data: pixels } };
+    const { logits } = await engine.run(batch, 1, { deadline: Number.POSITIVE_INFINITY });
+    return logits?.data as Float32Array;
   } finally {
-    await engine.dispose();
+    await engine.close();
   }
 }
 

@@ -1,9 +1,10 @@
 import { resolve } from "node:path";
-import type { SettledItem } from "../../batching/batcher.ts";
-import { type EngineSpec, runtimeOf } from "../../engines/engine.ts";
+import type { SettledItem } from "../../batching/options.ts";
+import type { EngineSpec } from "../../engines/engine.ts";
 import type { Tensors } from "../../engines/tensors.ts";
 import { ServingError, toWire } from "../../errors.ts";
-import { type Manifest, readManifest, verifyFiles } from "../../models/manifest.ts";
+import type { ModelId } from "../../models/identity.ts";
+import { identityOf, type Manifest, readManifest, verifyFiles } from "../../models/manifest.ts";
 import {
   type Classification,
   type ClassificationQuestion,
@@ -44,64 +45,59 @@ export class ImageModel {
     return verifyFiles(this.#manifest, this.#dir);
   }
 
-  engineSpec(threads: number): EngineSpec {
-    const { format, files, inputs, kind, task } = this.#manifest;
-    const { width, height } = this.#input;
+  get id(): ModelId {
+    return identityOf(this.#manifest);
+  }
+
+  engineSpec(maxBatch: number): Omit<EngineSpec, "threads"> {
+    const { format, files, inputs, outputs, kind, task } = this.#manifest;
     return {
-      runtime: runtimeOf(format),
-      file: resolve(this.#dir, files[0]?.path ?? ""),
-      inputTensor: inputs[0]?.name ?? "",
-      outputTensor: task.output,
-      itemShape: [height, width, 3],
-      threads,
-      ...(kind.normalisation ? { planes: kind.normalisation } : {}),
+      runtime: format,
+      dir: resolve(this.#dir),
+      files: files.map(({ path }) => path),
+      ...(image.feeds?.(kind, inputs) ?? { inputs }),
+      outputs: classification.needs(task, outputs),
+      maxBatch: Math.min(maxBatch, this.#manifest.maxBatch),
     };
   }
 
   /**
-   * The items of a request: views of `[height, width, 3]` uint8.
+   * The items of a request, each a batch of one.
    *
    * @throws BAD_REQUEST if `pixels` is not `count` images of the model's size
    */
-  split({ count, pixels }: PredictParams): Uint8Array[] {
+  split({ count, pixels }: PredictParams): Tensors[] {
+    const { width, height } = this.#input;
     const received = ArrayBuffer.isView(pixels) ? `${pixels.byteLength} bytes` : typeof pixels;
     if (received !== `${count * this.#itemBytes} bytes`) {
-      const { width, height } = this.#input;
       throw new ServingError(
         "BAD_REQUEST",
         `Expected ${count} × ${height}×${width}×3 bytes but received ${received}`,
       );
     }
-    return Array.from({ length: count }, (_, i) =>
-      pixels.subarray(i * this.#itemBytes, (i + 1) * this.#itemBytes),
-    );
+    const name = this.#manifest.inputs[0]?.name ?? "";
+    return Array.from({ length: count }, (_, i) => ({
+      [name]: {
+        dtype: "uint8",
+        shape: [1, height, width, 3],
+        data: pixels.subarray(i * this.#itemBytes, (i + 1) * this.#itemBytes),
+      },
+    }));
   }
 
-  /** `[n, height, width, 3]` in memory of its own, as the engine takes it. */
-  join(items: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-    const batch = new Uint8Array(items.length * this.#itemBytes);
-    items.forEach((item, i) => {
-      batch.set(item, i * this.#itemBytes);
-    });
-    return batch;
-  }
-
-  /** `[n, classes]` logits → one answer an item. */
-  answers(logits: Float32Array, count: number): Classification[] {
+  /** The answer in the outputs of one item. */
+  answer(outputs: Tensors): Classification {
     const { task } = this.#manifest;
-    const batch = { [task.output]: { dtype: "float32", shape: [count, task.labels.length], data: logits } };
-    return Array.from({ length: count }, (_, i) =>
-      classification.answer(classification.interpret(batch as Tensors, i, task), this.#question, task),
-    );
+    return classification.answer(classification.interpret(outputs, 0, task), this.#question, task);
   }
 
   /** The batcher's answers as they go over the wire. */
-  settle(answers: readonly SettledItem<Classification>[]): Settled<Classification & ItemReport>[] {
+  settle(answers: readonly SettledItem<Tensors>[]): Settled<Classification & ItemReport>[] {
     return answers.map((answer) =>
       answer.ok
         ? {
             ok: true,
-            ...answer.value,
+            ...this.answer(answer.value),
             batchSize: answer.batchSize,
             dispatchReason: answer.dispatchReason,
             timing: { queueMs: answer.queueMs, computeMs: answer.computeMs },

@@ -1,14 +1,16 @@
 import fc from "fast-check";
-import { Batcher, type SettledItem } from "../../../../lib/batching/batcher.ts";
+import { Batcher } from "../../../../lib/batching/batcher.ts";
+import type { SettledItem } from "../../../../lib/batching/options.ts";
+import { FixedSlots } from "../../../../lib/batching/slots.ts";
 import { EngineCrashedError, errorCode } from "../../../../lib/errors.ts";
 import type { DispatchReason } from "../../../../lib/types.ts";
 import { FakeClock } from "../../../../testkit/fake-clock.ts";
 
 /**
- * What an item does to the engine: nothing, an `Error` in its own slot, a batch that rejects (with any error or with
- * one of ours), a `run` that throws.
+ * What an item does to the engine: nothing, an `Error` in its own slot, a batch that rejects, an engine that dies by
+ * itself or is killed, a `run` that throws.
  */
-type Kind = "good" | "slot" | "poison" | "crash" | "throw";
+type Kind = "good" | "slot" | "poison" | "crash" | "killed" | "throw";
 
 interface Arrival {
   /** Since the arrival before. */
@@ -48,7 +50,7 @@ const scenario: fc.Arbitrary<Scenario> = fc.record({
       kinds: fc.array(
         fc.oneof(
           { weight: 16, arbitrary: fc.constant<Kind>("good") },
-          { weight: 3, arbitrary: fc.constantFrom<Kind>("slot", "poison", "crash", "throw") },
+          { weight: 3, arbitrary: fc.constantFrom<Kind>("slot", "poison", "crash", "killed", "throw") },
         ),
         { maxLength: 10 },
       ),
@@ -76,6 +78,8 @@ interface Run {
   readonly cut: boolean;
   endedAt: number;
   failed: boolean;
+  /** The engine died under it. */
+  died: boolean;
 }
 
 interface Item {
@@ -97,7 +101,9 @@ interface Request {
 }
 
 const NEVER = Number.POSITIVE_INFINITY;
-const isBad = ({ kind }: Item) => kind === "poison" || kind === "crash" || kind === "throw";
+const DEATHS: ReadonlySet<Kind> = new Set(["crash", "killed"]);
+const isBad = ({ kind }: Item) => kind === "poison" || kind === "throw" || DEATHS.has(kind);
+const deathsOf = ({ runs }: Item) => runs.filter(({ died }) => died).length;
 const answerTo = ({ id }: Item) => `answer to ${id}`;
 
 /** Takes a batcher through a scenario and compares it at every step with a model that knows only the contract. */
@@ -124,6 +130,7 @@ class World {
     this.#scenario = scenario;
     this.#batcher = new Batcher({
       ...scenario,
+      slots: new FixedSlots(scenario.concurrency),
       name: "model",
       clock: this.#clock,
       run: (items: readonly Item[]) => this.#run(items),
@@ -252,8 +259,7 @@ class World {
         items.every(({ runs }) => runs.at(-1) === failed && failed.failed),
       );
       this.#claim("a half is at most half", items.length <= Math.ceil(failed.items.length / 2));
-      const crashed = failed.items.find(isBad)?.kind === "crash";
-      this.#claim("after a crash each is tried alone", !crashed || items.length === 1);
+      this.#claim("after a death each is tried alone", !failed.died || items.length === 1);
       this.#suspects = this.#suspects.filter((item) => !items.includes(item));
     } else {
       this.#claim("a batch is not larger than the bound in force", items.length <= limit);
@@ -280,6 +286,7 @@ class World {
       cut: items.some(({ request }) => request.alone) || next?.request.alone === true,
       endedAt: NEVER,
       failed: false,
+      died: false,
     };
     for (const { runs } of items) runs.push(run);
     const bad = items.find(isBad);
@@ -294,10 +301,11 @@ class World {
         this.#running.delete(run);
         run.endedAt = this.#clock.now();
         if (bad) {
+          run.died = DEATHS.has(bad.kind);
           this.#fail(run);
           reject(
-            bad.kind === "crash"
-              ? new EngineCrashedError("model", "segmentation fault")
+            run.died
+              ? new EngineCrashedError("model", "gone", { killed: bad.kind === "killed" })
               : new Error("poisoned"),
           );
         } else {
@@ -311,7 +319,12 @@ class World {
 
   #fail(run: Run): void {
     run.failed = true;
-    if (run.items.length > 1) this.#suspects.push(...run.items);
+    if (!this.#ends(run)) this.#suspects.push(...run.items);
+  }
+
+  /** Whether a batch that failed is not tried again: it was one item, and if an engine died, not the first under it. */
+  #ends({ items, died }: Run): boolean {
+    return items.length === 1 && (!died || items.every((item) => deathsOf(item) > 1));
   }
 
   /** Called when nothing is left to do at this moment. */
@@ -391,7 +404,7 @@ class World {
       "an item is computed again only if its batch failed",
       runs.slice(0, -1).every((run) => run.failed),
     );
-    const final = last && !(last.failed && last.items.length > 1) ? last : undefined;
+    const final = last && (!last.failed || this.#ends(last)) ? last : undefined;
     if (!final || !first) {
       const code = result.ok ? "none" : errorCode(result.error);
       const leftInTime =
@@ -402,8 +415,8 @@ class World {
     }
     if (final.failed || kind === "slot") {
       this.#claim("only the bad items fail", kind !== "good");
-      const crash = runs.length === 1 ? "ENGINE_CRASHED" : "POISON_REQUEST";
-      const code = kind === "crash" ? crash : "PREDICTION_FAILED";
+      const codes: Partial<Record<Kind, string>> = { crash: "POISON_REQUEST", killed: "ENGINE_CRASHED" };
+      const code = codes[kind] ?? "PREDICTION_FAILED";
       this.#claim("a bad item gets its own error", !result.ok && errorCode(result.error) === code);
       return;
     }

@@ -1,15 +1,20 @@
 import { getEventListeners } from "node:events";
+import { Batcher } from "../../../../lib/batching/batcher.ts";
+import type { BatcherOptions, BatchReport, SettledItem } from "../../../../lib/batching/options.ts";
+import { FixedSlots, type Slot } from "../../../../lib/batching/slots.ts";
 import {
-  Batcher,
-  type BatcherOptions,
-  type BatchReport,
-  type SettledItem,
-} from "../../../../lib/batching/batcher.ts";
-import { EngineCrashedError, type ServingError } from "../../../../lib/errors.ts";
+  EngineCrashedError,
+  ModelUnavailableError,
+  QueueFullError,
+  type ServingError,
+} from "../../../../lib/errors.ts";
 import { FakeClock, settle } from "../../../../testkit/fake-clock.ts";
 
 /** A batcher over an engine that the test finishes by hand: it answers "a" with "A" when told to. */
-function setUp(options: Partial<BatcherOptions<string, string>> = {}) {
+function setUp({
+  concurrency = 1,
+  ...options
+}: Partial<BatcherOptions<string, string>> & { concurrency?: number } = {}) {
   const clock = new FakeClock();
   const reports: BatchReport[] = [];
   /** Inputs of every batch so far. */
@@ -18,6 +23,7 @@ function setUp(options: Partial<BatcherOptions<string, string>> = {}) {
   const batcher = new Batcher<string, string>({
     name: "cat",
     clock,
+    slots: new FixedSlots(concurrency),
     onBatch: (report) => void reports.push(report),
     run: (inputs) => {
       batches.push(inputs.join(""));
@@ -322,11 +328,30 @@ describe("Batcher", () => {
       expect(codes(await answers)).toEqual(["ok", "ok", "POISON_REQUEST", "ok"]);
     });
 
-    test("an item that was alone when the engine crashed may be tried elsewhere", async () => {
+    test("an item that is alone when the engine dies a second time is to blame", async () => {
+      const { batcher, batches, finish } = setUp();
+      const answer = batcher.submit(["a"]);
+      await finish(new EngineCrashedError("m", "gone"));
+      await finish(new EngineCrashedError("m", "gone"));
+      expect(batches).toEqual(["a", "a"]);
+      expect(codes(await answer)).toEqual(["POISON_REQUEST"]);
+    });
+
+    test("an item is answered if the engine dies under it only once", async () => {
       const { batcher, finish } = setUp();
       const answer = batcher.submit(["a"]);
       await finish(new EngineCrashedError("m", "gone"));
-      expect(codes(await answer)).toEqual(["ENGINE_CRASHED"]);
+      await finish();
+      expect(codes(await answer)).toEqual(["ok"]);
+    });
+
+    test("an item is not to blame for engines that someone else killed", async () => {
+      const { batcher, finish } = setUp();
+      const answer = batcher.submit(["a"]);
+      const killed = new EngineCrashedError("m", "gone", { killed: true });
+      await finish(killed);
+      await finish(killed);
+      expect(await answer).toEqual([{ ok: false, error: killed }]);
     });
 
     test("a failed batch is bisected until the bad item is alone; only that one fails", async () => {
@@ -363,12 +388,12 @@ describe("Batcher", () => {
       expect(codes([...(await late), ...(await gone)])).toEqual(["DEADLINE_EXCEEDED", "CANCELLED"]);
     });
 
-    test("an error of ours is kept, so a crash stays retryable", async () => {
+    test("an error of ours is kept", async () => {
       const { batcher, finish } = setUp();
       const answer = batcher.submit(["a"]);
-      const crash = new EngineCrashedError("cat", "out of memory");
-      await finish(crash);
-      expect(await answer).toEqual([{ ok: false, error: crash }]);
+      const error = new QueueFullError("cat", 1);
+      await finish(error);
+      expect(await answer).toEqual([{ ok: false, error }]);
     });
 
     test("an engine that throws at once, or throws what is no error, fails like one that rejects", async () => {
@@ -386,10 +411,10 @@ describe("Batcher", () => {
     });
 
     test.each([
-      [["A", "B"], "expected 3 results, one for each input, but received 2"],
-      [undefined, "expected 3 results, one for each input, but received a value of type undefined"],
+      [["A", "B"], "Expected 3 results of cat, one for each input, but received 2"],
+      [undefined, "Expected 3 results of cat, one for each input, but received a value of type undefined"],
     ])(
-      "an engine that returns %j for three inputs fails them all, says both sizes and is not asked again",
+      "an engine that returns %j for three inputs fails them all by no fault of theirs, says both sizes and is not asked again",
       async (results, message) => {
         const { batcher, batches, reports, finish } = setUp({
           run: async (inputs) => {
@@ -400,9 +425,9 @@ describe("Batcher", () => {
         const items = await batcher.submit([..."abc"]);
         await finish();
         expect(batches).toEqual(["abc"]);
-        expect(codes(items)).toEqual(new Array(3).fill("PREDICTION_FAILED"));
-        expect(items[0]).toMatchObject({ error: { message: `cat failed on this input: ${message}` } });
-        expect(reports).toMatchObject([{ size: 3, error: { type: "PREDICTION_FAILED" } }]);
+        expect(codes(items)).toEqual(new Array(3).fill("INTERNAL"));
+        expect(items[0]).toMatchObject({ error: { message } });
+        expect(reports).toMatchObject([{ size: 3, error: { type: "INTERNAL" } }]);
       },
     );
   });
@@ -472,6 +497,34 @@ describe("Batcher", () => {
       expect(batcher.stats.batchLimit).toBe(4);
     });
 
+    test("slots of different kinds are measured apart", async () => {
+      const kinds = ["slow", "fast"];
+      const taken = new Set<string>();
+      const slots = {
+        size: 2,
+        onFree: () => {},
+        take(): Slot | undefined {
+          const kind = kinds.find((each) => !taken.has(each));
+          if (!kind) return undefined;
+          taken.add(kind);
+          return { kind, release: () => void taken.delete(kind) };
+        },
+      };
+      const { batcher, clock, batches, finish } = setUp({ maxBatchSize: 2, latencyTargetMs: 40, slots });
+      void batcher.submit([..."abcd"]);
+      await clock.advance(30);
+      await finish(["A", "B"]);
+      // The slow one has measured 30 ms for two, which fits; the fast one 60 ms, which does not.
+      await clock.advance(30);
+      await finish(["C", "D"]);
+      taken.add("slow");
+      void batcher.submit([..."ef"]);
+      expect(batches).toEqual(["ab", "cd", "e"]);
+      taken.delete("slow");
+      void batcher.submit([..."gh"]);
+      expect(batches).toEqual(["ab", "cd", "e", "fg"]);
+    });
+
     test("failed batches teach it nothing", async () => {
       const { batcher, clock, finish } = setUp({ latencyTargetMs: 40 });
       void batcher.submit(["a"]);
@@ -512,6 +565,47 @@ describe("Batcher", () => {
     });
   });
 
+  describe("slots", () => {
+    test("what waits for a slot goes when there is one", () => {
+      let free = false;
+      const slots = {
+        size: 1,
+        onFree: () => {},
+        take: () => (free ? { kind: "", release: () => {} } : undefined),
+      };
+      const { batcher, batches } = setUp({ slots });
+      void batcher.submit(["a"]);
+      void batcher.submit(["b"]);
+      expect(batches).toEqual([]);
+      free = true;
+      slots.onFree();
+      expect(batches).toEqual(["ab"]);
+    });
+
+    test("a slot is given back when its batch has ended, however it did", async () => {
+      const { batcher, batches, finish } = setUp({ maxBatchSize: 1 });
+      for (const input of "abc") void batcher.submit([input]);
+      await finish(new Error("bad"));
+      await finish([]);
+      expect(batches).toEqual(["a", "b", "c"]);
+    });
+  });
+
+  describe("rejecting", () => {
+    test("settles what waits and what is suspect, and lets what runs finish", async () => {
+      const { batcher, batches, finish } = setUp({ maxBatchSize: 4 });
+      const suspects = batcher.submit([..."abcd"]);
+      const waiting = batcher.submit(["e"]);
+      await finish(new Error("bad"));
+      const error = new ModelUnavailableError("cat");
+      batcher.reject(error);
+      expect(await waiting).toEqual([{ ok: false, error }]);
+      await finish();
+      expect(batches).toEqual(["abcd", "ab"]);
+      expect(codes(await suspects)).toEqual(["ok", "ok", "MODEL_UNAVAILABLE", "MODEL_UNAVAILABLE"]);
+    });
+  });
+
   describe("options", () => {
     test.each([
       [
@@ -521,10 +615,6 @@ describe("Batcher", () => {
       [
         { maxQueueSize: 1.5 },
         "Expected an integer of at least 1 for maxQueueSize but received 1.5 of type number",
-      ],
-      [
-        { concurrency: "2" },
-        "Expected an integer of at least 1 for concurrency but received '2' of type string",
       ],
       [
         { maxQueueDelayMs: -1 },

@@ -9,6 +9,8 @@ async function samples(node: ServiceBroker, name: string): Promise<string[]> {
   return (await metricsText(node)).split("\n").filter((line) => line.startsWith(name));
 }
 
+const NETWORK = { network: "pets", version: "1" };
+
 test("counters count, by their labels", async () => {
   const node = broker();
   count(node, "http.requests.total", { route: "/api/classify", status: "200" });
@@ -22,16 +24,16 @@ test("counters count, by their labels", async () => {
 
 test("a histogram has its buckets, its sum and its count", async () => {
   const node = broker();
-  for (const size of [1, 3, 500]) observe(node, "inference.batch.size", size, { model: "resnet-cat" });
+  for (const size of [1, 3, 500]) observe(node, "inference.batch.size", size, NETWORK);
   const lines = await samples(node, "inference_batch_size");
   expect(lines).toEqual(
     expect.arrayContaining([
-      'inference_batch_size_bucket{le="1",model="resnet-cat"} 1',
-      'inference_batch_size_bucket{le="4",model="resnet-cat"} 2',
-      'inference_batch_size_bucket{le="128",model="resnet-cat"} 2',
-      'inference_batch_size_bucket{le="+Inf",model="resnet-cat"} 3',
-      'inference_batch_size_sum{model="resnet-cat"} 504',
-      'inference_batch_size_count{model="resnet-cat"} 3',
+      'inference_batch_size_bucket{le="1",network="pets",version="1"} 1',
+      'inference_batch_size_bucket{le="4",network="pets",version="1"} 2',
+      'inference_batch_size_bucket{le="128",network="pets",version="1"} 2',
+      'inference_batch_size_bucket{le="+Inf",network="pets",version="1"} 3',
+      'inference_batch_size_sum{network="pets",version="1"} 504',
+      'inference_batch_size_count{network="pets",version="1"} 3',
     ]),
   );
 });
@@ -39,20 +41,20 @@ test("a histogram has its buckets, its sum and its count", async () => {
 test("a live gauge is read at each scrape, and leaves no last value behind", async () => {
   const node = broker();
   let queued = 3;
-  const remove = liveGauge(node, "inference.queued", { model: "resnet-cat" }, () => queued);
-  expect(await samples(node, "inference_queued")).toEqual(['inference_queued{model="resnet-cat"} 3']);
+  const remove = liveGauge(node, "inference.queued", NETWORK, () => queued);
+  expect(await samples(node, "inference_queued")).toEqual(['inference_queued{network="pets",version="1"} 3']);
   queued = 5;
-  expect(await samples(node, "inference_queued")).toEqual(['inference_queued{model="resnet-cat"} 5']);
+  expect(await samples(node, "inference_queued")).toEqual(['inference_queued{network="pets",version="1"} 5']);
   remove();
   expect(await samples(node, "inference_queued")).toEqual([]);
 });
 
 test("a live gauge put in place of another outlives it", async () => {
   const node = broker();
-  const removeOld = liveGauge(node, "inference.queued", { model: "resnet-cat" }, () => 1);
-  liveGauge(node, "inference.queued", { model: "resnet-cat" }, () => 2);
+  const removeOld = liveGauge(node, "inference.queued", NETWORK, () => 1);
+  liveGauge(node, "inference.queued", NETWORK, () => 2);
   removeOld();
-  expect(await samples(node, "inference_queued")).toEqual(['inference_queued{model="resnet-cat"} 2']);
+  expect(await samples(node, "inference_queued")).toEqual(['inference_queued{network="pets",version="1"} 2']);
 });
 
 test("two brokers of one process have each their own values", async () => {

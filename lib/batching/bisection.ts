@@ -1,0 +1,30 @@
+/** A batch that failed as a whole. */
+export interface Failure {
+  /** Its items. */
+  readonly size: number;
+  /** How: the runtime refused it, or the engine died under it; of its own accord, or killed by someone else. */
+  readonly how: "refused" | "crashed" | "killed";
+  /** Engines that died under these items before. */
+  readonly deaths: number;
+}
+
+/** What becomes of its items. */
+export type Consequence =
+  /** They are tried again in parts of at most so many, one after the other. */
+  | { readonly tryAgain: number }
+  /** Its one item fails with the batch's error. */
+  | "failed"
+  /** Its one item is what kills engines. */
+  | "poison";
+
+/**
+ * Finds the item whose fault it is. A batch that was refused is halved until the bad item is alone. One that the
+ * engine died under is not: halving would let the bad item kill again and again. Its items are tried alone, once. What
+ * is alone when the engine dies a second time is to blame, unless that engine was killed by someone else: nobody knows
+ * then.
+ */
+export function consequence({ size, how, deaths }: Failure): Consequence {
+  if (how === "refused") return size === 1 ? "failed" : { tryAgain: Math.ceil(size / 2) };
+  if (size > 1 || deaths === 0) return { tryAgain: 1 };
+  return how === "killed" ? "failed" : "poison";
+}

@@ -1,0 +1,81 @@
+import { createHash } from "node:crypto";
+import type { ServiceBroker } from "moleculer";
+import { readCgroup } from "../load/cgroup.ts";
+import { loadOf } from "../load/load.ts";
+import type { ModelId } from "../models/identity.ts";
+import { healthOf } from "../telemetry/health.ts";
+import { count, liveGauge } from "../telemetry/metrics.ts";
+import { BatchObserver } from "../telemetry/observe.ts";
+import { cores } from "./cores.ts";
+import type { EngineSpec } from "./engine.ts";
+import { type Lease, Leases } from "./leases.ts";
+import { type BatchingOptions, Network } from "./network.ts";
+import type { PoolState } from "./pool.ts";
+import { createEngine } from "./runtimes.ts";
+
+export interface NetworkSettings {
+  readonly id: ModelId;
+  readonly spec: Omit<EngineSpec, "threads">;
+  /** Threads of one batch that is alone. */
+  readonly threads: number;
+  /** Engines. */
+  readonly instances: number;
+  readonly batching: BatchingOptions;
+}
+
+const leases = new WeakMap<ServiceBroker, Leases>();
+
+/**
+ * The network of a model on this node, loaded and warm. Services that ask for the same files in the same way share
+ * one. Its batches are measured, its engines' deaths logged, and the node's health knows of them.
+ *
+ * @throws EngineCrashedError if it cannot be loaded
+ */
+export function leaseNetwork(broker: ServiceBroker, settings: NetworkSettings): Promise<Lease> {
+  let own = leases.get(broker);
+  if (!own) {
+    own = new Leases();
+    leases.set(broker, own);
+  }
+  const key = createHash("sha256").update(JSON.stringify(settings)).digest("hex");
+  return own.lease(key, () => observedNetwork(broker, key, settings));
+}
+
+function observedNetwork(broker: ServiceBroker, key: string, settings: NetworkSettings): Network {
+  const { id, threads, instances } = settings;
+  const labels = { network: id.name, version: String(id.version) };
+  const model = `${id.name}/${id.version}`;
+  const logger = broker.getLogger("engines");
+  const health = healthOf(broker);
+  let now: PoolState = "loading";
+  const batches = new BatchObserver(broker, labels, logger);
+  const network = new Network({
+    ...settings,
+    cores,
+    create: (spec) => createEngine(spec, { name: id.name, maxMemoryBytes: memoryLimit(instances) }),
+    onBatch: (report) => batches.observe(report),
+    onDeath: (reason) => {
+      count(broker, "engine.deaths.total", labels);
+      logger.warn("Engine died", { model, reason });
+    },
+    onState: (state) => {
+      now = state;
+      if (state === "closed") for (const forget of watched) forget();
+      else logger.info("Engines changed", { model, state, threads, instances });
+    },
+  });
+  const watched = [
+    liveGauge(broker, "inference.queued", labels, () => network.stats.queued),
+    liveGauge(broker, "inference.running", labels, () => network.stats.inFlight),
+    loadOf(broker).registerQueue(key, () => network.stats),
+    // Engines that die one after the other get no work; if that does not end, only a new process mends it.
+    health.require({ name: `engines of ${model}`, probe: "ready", met: () => now !== "failing" }),
+    health.require({ name: `engines of ${model}`, probe: "live", met: () => now !== "lost" }),
+  ];
+  return network;
+}
+
+/** An engine that takes more is killed, before the system kills the server: the engines and it have equal shares. */
+function memoryLimit(instances: number): number {
+  return readCgroup().memoryLimitBytes / (instances + 1);
+}
