@@ -6,6 +6,7 @@ import { type BrokerOptions, ServiceBroker, type Strategies } from "moleculer";
 import { Load } from "../middlewares/load.ts";
 import { LoadAwareStrategy } from "../strategies/load-aware.ts";
 import type { ScoreOptions } from "../strategies/score.ts";
+import { deleteNamespace } from "../testkit/rabbitmq.ts";
 import { AmqpTransporter } from "../transporters/amqp.ts";
 
 export const RABBITMQ_URL = process.env["RABBITMQ_URL"] ?? "amqp://guest:guest@127.0.0.1:5672";
@@ -96,35 +97,17 @@ export async function startNode(settings: NodeSettings, cpu?: number): Promise<N
 
 /** Removes what these nodes have left in RabbitMQ: exchanges and shared queues live on without them. */
 export async function deleteTopology(namespace: string, nodes: readonly string[]): Promise<void> {
+  await deleteNamespace(namespace, RABBITMQ_URL, ["model.predict"]);
   const connection = await connect(RABBITMQ_URL);
   const channel = await connection.createChannel();
-  for (const prefix of [`MOL-${namespace}`, `MOL-${namespace}.v1`]) {
-    for (const kind of ["DISCOVER", "INFO", "DISCONNECT", "HEARTBEAT", "PING", "REQX", "REQS", "DEADX"]) {
-      await channel.deleteExchange(`${prefix}.${kind}`);
-    }
-    const owned = [
-      "REQ",
-      "REQX",
-      "RES",
-      "EVENT",
-      "DISCOVER",
-      "INFO",
-      "DISCONNECT",
-      "HEARTBEAT",
-      "PING",
-      "PONG",
-    ];
-    const queues = nodes.flatMap((node) => owned.map((kind) => `${kind}.${node}`));
-    const shared = [
-      "REQB.model.predict",
-      "REQS.model%2Epredict",
-      "REQQ.model%2Epredict",
-      "DEAD",
-      "DEADLETTERS",
-    ];
-    for (const queue of [...queues, ...shared]) {
-      await channel.deleteQueue(`${prefix}.${queue}`);
-    }
+  // Moleculer's own transporter, for comparison.
+  const broadcasts = ["DISCOVER", "INFO", "DISCONNECT", "HEARTBEAT", "PING"];
+  const queues = nodes.flatMap((node) =>
+    ["REQ", "RES", "EVENT", "PONG", ...broadcasts].map((kind) => `${kind}.${node}`),
+  );
+  for (const kind of broadcasts) await channel.deleteExchange(`MOL-${namespace}.${kind}`);
+  for (const queue of [...queues, "REQB.model.predict"]) {
+    await channel.deleteQueue(`MOL-${namespace}.${queue}`);
   }
   await connection.close();
 }

@@ -85,7 +85,10 @@ export const VARIABLES = {
     default: 10_000,
     desc: "deadline of a request that names none, from the end of its body",
   }),
-  MAX_REQUEST_TIMEOUT_MS: whole(1)({ default: 60_000, desc: "the longest deadline a client may ask for" }),
+  MAX_REQUEST_TIMEOUT_MS: whole(
+    1,
+    600_000,
+  )({ default: 60_000, desc: "the longest deadline a client may ask for" }),
   BODY_TIMEOUT_MS: whole(1)({ default: 30_000, desc: "time a client has to send its request" }),
   MAX_IN_FLIGHT: whole(1)({
     default: 256,

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { connect } from "amqplib";
+import { Topology } from "../transporters/topology.ts";
 import { installed } from "./debian.ts";
 import { eventually } from "./eventually.ts";
 import { freePort } from "./port.ts";
@@ -54,24 +55,17 @@ export async function releaseBroker(): Promise<void> {
   shared = undefined;
 }
 
-/** Deletes every queue and exchange of a namespace. Their names start like Moleculer's prefix. */
-export async function deleteNamespace(namespace: string, url: string, actions: string[], nodes: string[]) {
+/** What lasts in RabbitMQ of a namespace. Queues of single nodes end by themselves, within two minutes of their node. */
+export async function deleteNamespace(namespace: string, url: string, actions: string[]) {
   const connection = await connect(url);
-  const prefix = `MOL-${namespace}.v1`;
-  const broadcast = ["DISCOVER", "INFO", "DISCONNECT", "HEARTBEAT", "PING"];
   const channel = await connection.createChannel();
-  const word = (name: string) => name.replaceAll(".", "%2E");
-  for (const each of ["DEAD", "DEADLETTERS"]) await channel.deleteQueue(`${prefix}.${each}`);
-  for (const node of nodes) {
-    for (const each of ["REQ", "REQX", "RES", "EVENT", "PONG", ...broadcast]) {
-      await channel.deleteQueue(`${prefix}.${each}.${node}`);
-    }
-  }
-  for (const action of actions) {
-    for (const each of ["REQS", "REQQ"]) await channel.deleteQueue(`${prefix}.${each}.${word(action)}`);
-  }
-  for (const each of ["REQX", "REQS", "DEADX", ...broadcast]) {
-    await channel.deleteExchange(`${prefix}.${each}`);
+  const topology = new Topology(`MOL-${namespace}`);
+  const queues = [topology.dead(), topology.deadLetters()];
+  for (const action of actions) queues.push(topology.shared(action), topology.quarantine(action));
+  for (const { name } of queues) await channel.deleteQueue(name);
+  const { targetedExchange, sharedExchange, deadExchange, nodeExchange, allExchange } = topology;
+  for (const each of [targetedExchange, sharedExchange, deadExchange, nodeExchange, allExchange]) {
+    await channel.deleteExchange(each);
   }
   await connection.close();
 }

@@ -2,8 +2,10 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
+import type { ChannelModel } from "amqplib";
 import { type BrokerOptions, type Context, Loggers, ServiceBroker, Strategies } from "moleculer";
 import { AmqpTransporter } from "../transporters/amqp.ts";
+import { AmqplibConnection } from "../transporters/amqplib.ts";
 import type { AmqpTransporterOptions, RequestEvent } from "../transporters/options.ts";
 import { eventually } from "./eventually.ts";
 import { deleteNamespace } from "./rabbitmq.ts";
@@ -55,7 +57,6 @@ export class Cluster {
   readonly #url: string;
   readonly #members: Member[] = [];
   readonly #children: ChildProcess[] = [];
-  readonly #nodes = new Set<string>();
 
   constructor(url: string) {
     this.#url = url;
@@ -106,7 +107,6 @@ export class Cluster {
         },
       });
     }
-    this.#nodes.add(nodeID);
     const all = { ...member, broker: created, transporter };
     this.#members.push(all);
     return all;
@@ -138,7 +138,6 @@ export class Cluster {
     const file = fileURLToPath(new URL("../test/fixtures/transporter-node.ts", import.meta.url));
     const argument = JSON.stringify({ namespace: this.namespace, nodeID, url, options });
     const child = spawn(process.execPath, [file, argument], { stdio: ["ignore", "pipe", "pipe", "ipc"] });
-    this.#nodes.add(nodeID);
     this.#children.push(child);
     return child;
   }
@@ -152,7 +151,7 @@ export class Cluster {
       }
     }
     await Promise.all(this.#members.map(({ broker }) => broker.stop()));
-    await deleteNamespace(this.namespace, this.#url, ["work.do", "clock.left"], [...this.#nodes]);
+    await deleteNamespace(this.namespace, this.#url, ["work.do", "clock.left"]);
   }
 }
 
@@ -171,10 +170,24 @@ export function work({ broker }: Member, params: Work, timeout = 8000, nodeID?: 
 
 /** Breaks a node's TCP connection to RabbitMQ, without a goodbye. */
 export function cut({ transporter }: Member): void {
-  const connection = transporter.connection?.connection as unknown as {
+  const connection = modelOf(transporter).connection as unknown as {
     stream: { destroy(error: Error): void };
   };
   connection.stream.destroy(new Error("cut by the test"));
+}
+
+/** Closes a node's channel, and only that. */
+export async function closeChannel({ transporter }: Member): Promise<void> {
+  const { channels } = modelOf(transporter).connection as unknown as {
+    channels: { channel?: { close?(): Promise<void> } }[];
+  };
+  await channels.find(({ channel }) => channel?.close)?.channel?.close?.();
+}
+
+/** amqplib's connection under a transporter. */
+export function modelOf({ connection }: AmqpTransporter): ChannelModel {
+  if (!(connection instanceof AmqplibConnection)) throw new Error("The transporter has no connection");
+  return connection.model;
 }
 
 /** `count` names: `<prefix>-0`, `<prefix>-1`, … */

@@ -1,61 +1,285 @@
-import type { Socket } from "node:net";
-import { type ChannelModel, connect } from "amqplib";
-import type { Settings } from "./options.ts";
+import { redact } from "./options.ts";
+import type { Channel, Clock, Connect, Connection, Message, Random } from "./ports.ts";
+import type { Warnings } from "./warnings.ts";
 
-/** Milliseconds for the TCP, TLS and AMQP handshakes together. */
-const HANDSHAKE_TIMEOUT_MS = 5000;
+/** Before the second attempt; a connection that was lost alone is back at once. */
 const FIRST_RETRY_MS = 100;
-const LAST_RETRY_MS = 1000;
-/** Bytes a socket takes before amqplib waits for it: a message with its image, and some more, go in one write. */
-const WRITE_AHEAD_BYTES = 1_048_576;
+/** Between attempts, at most. By chance between half of it and all, a thousand processes come back over 1.5 s. */
+const LAST_RETRY_MS = 3000;
+/** For all that is declared on a new connection. A member without its majority may leave a command unanswered. */
+const PREPARE_TIMEOUT_MS = 15_000;
+/** For a graceful close; after that the connection is left to itself. */
+const CLOSE_TIMEOUT_MS = 2000;
 
-/** Opens a connection that is named after the node, without Nagle's delay (40 ms on every small message). */
-export async function openConnection(url: string, nodeID: string, settings: Settings): Promise<ChannelModel> {
-  const address = new URL(url);
-  if (!address.searchParams.has("heartbeat")) {
-    address.searchParams.set("heartbeat", String(settings.heartbeatSeconds));
-  }
-  const connection = await connect(address.href, {
-    noDelay: true,
-    keepAlive: true,
-    timeout: HANDSHAKE_TIMEOUT_MS,
-    writableHighWaterMark: WRITE_AHEAD_BYTES,
-    clientProperties: { connection_name: nodeID },
-    ...settings.socketOptions,
-  });
-  // Not in amqplib's types.
-  writeOnce((connection.connection as unknown as { readonly stream: Socket }).stream);
-  return connection;
+/**
+ * - `lost`: there is none, and nobody tries. The beginning.
+ * - `connecting`: an attempt is under way, or the pause before the next one.
+ * - `open`: everything flows.
+ * - `blocked`: RabbitMQ is short of memory or disk and takes no messages; what it delivers still comes.
+ * - `stopping`: on its way out; nothing is tried again. The end, until the next `start`.
+ */
+export type ConnectionState = "lost" | "connecting" | "open" | "blocked" | "stopping";
+
+const MOVES: Readonly<Record<ConnectionState, readonly ConnectionState[]>> = {
+  lost: ["connecting", "stopping"],
+  connecting: ["open", "blocked", "lost", "stopping"],
+  open: ["blocked", "lost", "stopping"],
+  blocked: ["open", "lost", "stopping"],
+  stopping: ["connecting"],
+};
+
+/** Who works with the connection. */
+export interface ConnectionUser {
+  /** Declares what it needs on a new channel and starts its consumers; the connection is not open before. */
+  prepare(channel: Channel): Promise<void>;
+  /** Messages may be published. */
+  opened(channel: Channel): void;
+  /** Messages had better wait, until `opened` is called again for the same channel. */
+  blocked(reason: string): void;
+  /** The channel is of no use any more, and with it whatever `prepare` made on it. */
+  closed(reason: string): void;
+  returned(message: Message): void;
+  drained(): void;
+}
+
+export interface ConnectionOptions {
+  readonly urls: readonly string[];
+  readonly connect: Connect;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly user: ConnectionUser;
+  readonly warnings: Warnings;
+  /** Calls for the end of the process: RabbitMQ will never take this one as it is. */
+  readonly fatal: (message: string) => void;
+}
+
+/** A connection under way or open. */
+interface Link {
+  connection?: Connection;
+  channel?: Channel;
+  blocked?: string;
+  lost?: string;
 }
 
 /**
- * Gathers what is written at once into one system call. amqplib writes frame by frame, and each write wakes RabbitMQ:
- * three for an image, and three more for its answer and two acknowledgements.
+ * The one connection and the one channel of a process, kept open: whatever breaks, all is closed and opened anew, so
+ * there is no half-dead state. Addresses are tried in turn.
  */
-function writeOnce(socket: Socket): void {
-  const write = socket.write;
-  socket.write = ((...args: Parameters<typeof write>) => {
-    if (socket.writableCorked === 0) {
-      socket.cork();
-      process.nextTick(() => socket.uncork());
+export class LastingConnection {
+  readonly #options: ConnectionOptions;
+  #state: ConnectionState = "lost";
+  #link: Link = {};
+  #everOpen = false;
+  #trying: Promise<void> = Promise.resolve();
+  #endPause: (() => void) | undefined;
+
+  constructor(options: ConnectionOptions) {
+    this.#options = options;
+  }
+
+  get state(): ConnectionState {
+    return this.#state;
+  }
+
+  /** For channels of one's own. */
+  get connection(): Connection | undefined {
+    return this.#link.connection;
+  }
+
+  /** The channel, once everything on it is prepared. */
+  get channel(): Channel | undefined {
+    return this.#state === "open" || this.#state === "blocked" ? this.#link.channel : undefined;
+  }
+
+  /**
+   * Resolves when it is open for the first time, or when it was stopped. Later losses are its own affair.
+   * @throws what RabbitMQ refused this process with, after telling `fatal`
+   */
+  start(): Promise<void> {
+    this.#move("connecting");
+    this.#everOpen = false;
+    this.#trying = this.#tryUntilOpen(0);
+    return this.#trying;
+  }
+
+  /** Closes it in good order. */
+  async stop(): Promise<void> {
+    if (this.#state === "stopping") return;
+    this.#move("stopping");
+    this.#endPause?.();
+    await this.#close("stopped");
+    await this.#trying.catch(() => {});
+  }
+
+  /** Something broke that is not worth repairing by itself: start over. */
+  fail(reason: string): void {
+    this.#lost(this.#link, reason);
+  }
+
+  async #tryUntilOpen(firstPauseMs: number): Promise<void> {
+    const { urls, warnings, random, fatal } = this.#options;
+    if (firstPauseMs > 0) await this.#pause(firstPauseMs);
+    for (let attempt = 0; this.#state === "connecting"; attempt++) {
+      const url = urls[attempt % urls.length] ?? "";
+      try {
+        await this.#open(url);
+        return;
+      } catch (error) {
+        await this.#close(messageOf(error));
+        if (this.#state !== "connecting") return;
+        const reason = messageOf(error);
+        if (isMismatch(error) || (!this.#everOpen && isRefusal(error))) {
+          this.#move("lost");
+          fatal(`RabbitMQ at ${redact(url)} refused this node: ${reason}`);
+          throw error;
+        }
+        warnings.about("RabbitMQ cannot be reached, trying again", { url: redact(url), reason });
+        await this.#pause(retryDelay(attempt, random));
+      }
     }
-    return write.apply(socket, args);
-  }) as typeof write;
+  }
+
+  async #open(url: string): Promise<void> {
+    const { connect, user, warnings } = this.#options;
+    const link: Link = {};
+    this.#link = link;
+    const connection = await connect(url, {
+      closed: (reason) => this.#lost(link, reason),
+      blocked: (reason) => this.#blocked(link, reason),
+      unblocked: () => this.#unblocked(link),
+    });
+    if (link !== this.#link) {
+      await closeBoth(connection, undefined);
+      throw new Error("stopped while connecting");
+    }
+    link.connection = connection;
+    const channel = await connection.openChannel({
+      returned: (message) => {
+        if (link === this.#link) user.returned(message);
+      },
+      drained: () => {
+        if (link === this.#link) user.drained();
+      },
+      // A dying connection closes its channels first, but knows why.
+      closed: (reason) => queueMicrotask(() => this.#lost(link, reason)),
+    });
+    link.channel = channel;
+    await this.#inTime(user.prepare(channel));
+    if (link.lost !== undefined) throw new Error(`lost while connecting: ${link.lost}`);
+    if (this.#state !== "connecting") throw new Error("stopped while connecting");
+    this.#everOpen = true;
+    this.#move(link.blocked === undefined ? "open" : "blocked");
+    warnings.note("Connected to RabbitMQ", { url: redact(url) });
+    if (link.blocked === undefined) user.opened(channel);
+    else user.blocked(link.blocked);
+  }
+
+  #blocked(link: Link, reason: string): void {
+    link.blocked = reason;
+    if (link !== this.#link || this.#state !== "open") return;
+    this.#move("blocked");
+    this.#options.user.blocked(reason);
+  }
+
+  #unblocked(link: Link): void {
+    delete link.blocked;
+    if (link !== this.#link || this.#state !== "blocked" || !link.channel) return;
+    this.#move("open");
+    this.#options.user.opened(link.channel);
+  }
+
+  #lost(link: Link, reason: string): void {
+    // An attempt under way finds it out by itself, with the first reason.
+    link.lost ??= reason;
+    if (link !== this.#link || (this.#state !== "open" && this.#state !== "blocked")) return;
+    this.#move("lost");
+    this.#options.warnings.alarm("Lost RabbitMQ, reconnecting", { reason });
+    this.#trying = this.#reconnect(reason);
+    // What refuses a process for good was told to `fatal`.
+    this.#trying.catch(() => {});
+  }
+
+  async #reconnect(reason: string): Promise<void> {
+    await this.#close(reason);
+    if (this.#state !== "lost") return;
+    this.#move("connecting");
+    await this.#tryUntilOpen(retryDelay(0, this.#options.random));
+  }
+
+  async #close(reason: string): Promise<void> {
+    const { connection, channel } = this.#link;
+    this.#link = {};
+    if (channel) this.#options.user.closed(reason);
+    if (connection) await this.#unlessLate(closeBoth(connection, channel), CLOSE_TIMEOUT_MS);
+  }
+
+  #move(to: ConnectionState): void {
+    if (!MOVES[this.#state].includes(to))
+      throw new Error(`Expected no move of the connection from ${this.#state} to ${to}`);
+    this.#state = to;
+  }
+
+  #pause(ms: number): Promise<void> {
+    const { clock } = this.#options;
+    return new Promise((resolve) => {
+      const timer = clock.setTimeout(resolve, ms);
+      this.#endPause = () => {
+        clock.clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  async #inTime<T>(work: Promise<T>): Promise<T> {
+    const late = Symbol("late");
+    const outcome = await this.#unlessLate(work, PREPARE_TIMEOUT_MS, late);
+    if (outcome === late) throw new Error(`RabbitMQ left a command unanswered for ${PREPARE_TIMEOUT_MS} ms`);
+    return outcome as T;
+  }
+
+  /** What `work` resolves to, or `late` if it takes longer than `ms`. */
+  async #unlessLate<T, L>(work: Promise<T>, ms: number, late?: L): Promise<T | L | undefined> {
+    const { clock } = this.#options;
+    const { promise, resolve } = Promise.withResolvers<L | undefined>();
+    const timer = clock.setTimeout(() => resolve(late), ms);
+    try {
+      return await Promise.race([work, promise]);
+    } finally {
+      clock.clearTimeout(timer);
+    }
+  }
 }
 
-/** Milliseconds before attempt number `attempt` (0, 1, …): doubling from 100 to 1000, the upper half of it by chance. */
-export function retryDelay(attempt: number, random: () => number = Math.random): number {
+/** The channel first: its close follows what was written to it, the connection's would overtake that. */
+async function closeBoth(connection: Connection, channel: Channel | undefined): Promise<void> {
+  try {
+    await channel?.close();
+  } catch {
+    // Closed already.
+  }
+  try {
+    await connection.close();
+  } catch {
+    // Closed already.
+  }
+}
+
+/** Milliseconds before attempt number `attempt` + 1 (0, 1, …): doubling from 100 to 3000, its upper half by chance. */
+export function retryDelay(attempt: number, random: Random): number {
   return Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** attempt) * (0.5 + random() / 2);
 }
 
 /** Whether RabbitMQ knows us and says no: wrong credentials, or a virtual host that is not ours. */
 export function isRefusal(error: unknown): boolean {
-  return (
-    error instanceof Error && /Handshake terminated.*\b403\b|ACCESS_REFUSED|NOT_ALLOWED/.test(error.message)
-  );
+  return /Handshake terminated.*\b403\b|ACCESS_REFUSED|NOT_ALLOWED/.test(messageOf(error));
 }
 
-/** Whether a queue or exchange exists with other arguments, as an older topology declared it. */
+/** Whether a queue or exchange exists with other arguments: somebody else's, or of a topology that forgot its version. */
 export function isMismatch(error: unknown): boolean {
-  return error instanceof Error && (error as { code?: unknown }).code === 406;
+  return /PRECONDITION_FAILED.*\binequivalent arg\b/.test(messageOf(error));
+}
+
+/** @internal */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -1,59 +1,55 @@
-import type { Channel, ChannelModel, ConsumeMessage, Message } from "amqplib";
 import { ServingError } from "../lib/errors.ts";
+import { lastDeath } from "./delivery.ts";
 import type { RequestEvent } from "./options.ts";
+import type { Channel, Connection, Message } from "./ports.ts";
 import type { Topology } from "./topology.ts";
 
-/** What the end of a request needs from the transporter. */
-export interface Undertaker {
+/** What the end of a request needs from around it. */
+export interface Discarding {
   readonly topology: Topology;
   readonly observe: (event: RequestEvent, action: string) => void;
   /** Sends the caller of a request an error for an answer. */
-  readonly answer: (sender: string, id: string, error: ServingError) => void;
+  readonly refuse: (sender: string, replyTo: string, id: string, error: ServingError) => void;
 }
 
 /**
- * Buries one message of the DEAD queue: tells the caller what became of its request, and keeps what people should look
+ * Takes one message of the DEAD queue: tells the caller what became of its request, and keeps what people should look
  * at. An expired request is only counted, its caller stopped waiting. Acknowledges last, so that a node that dies here
- * leaves the notice to another.
+ * leaves the message to another.
  */
-export function bury(
-  { topology, observe, answer }: Undertaker,
-  channel: Channel,
-  message: ConsumeMessage,
-): void {
-  const { messageId: id, replyTo: sender, type } = message.properties;
-  const isRequest = typeof id === "string" && typeof sender === "string" && typeof type === "string";
-  const action = isRequest ? type : "unknown";
-  const reason = reasonOf(message);
+export function discard({ topology, observe, refuse }: Discarding, channel: Channel, message: Message): void {
+  const { messageId: id, replyTo, appId: sender, headers } = message.properties;
+  const named = headers?.["action"];
+  const action = typeof named === "string" ? named : "unknown";
+  const fail = (error: ServingError) => {
+    if (id !== undefined && replyTo !== undefined && sender !== undefined) refuse(sender, replyTo, id, error);
+  };
+  const reason = lastDeath(headers)?.reason ?? "unknown";
 
   if (reason === "expired") {
     observe("expired", action);
   } else if (reason === "maxlen") {
-    if (isRequest)
-      answer(sender, id, new ServingError("QUEUE_FULL", `The queue of ${action} is full`, { action }));
+    fail(new ServingError("QUEUE_FULL", `The queue of ${action} is full`, { action }));
   } else {
     observe("dead-lettered", action);
-    if (isRequest) {
-      const text = `Every node that tried this request of ${action} died`;
-      answer(sender, id, new ServingError("POISON_REQUEST", text, { action }));
-    }
-    const { name } = topology.deadLetters();
-    const { headers = {}, ...properties } = message.properties;
-    channel.sendToQueue(name, message.content, {
-      messageId: properties.messageId,
-      replyTo: properties.replyTo,
-      type: properties.type,
-      headers: { reason, attempts: headers["attempts"] ?? 0 },
-      timestamp: Math.floor(Date.now() / 1000),
-      persistent: true,
-    });
+    fail(
+      new ServingError("POISON_REQUEST", `Every node that tried this request of ${action} died`, { action }),
+    );
+    keep(topology, channel, message, reason);
   }
   channel.ack(message);
 }
 
-/** Why RabbitMQ dead-lettered a message, last: `expired`, `maxlen`, `rejected`, `delivery_limit`. */
-function reasonOf(message: Message): string {
-  return message.properties.headers?.["x-death"]?.[0]?.reason ?? "unknown";
+/** Puts a message where people look. */
+function keep(topology: Topology, channel: Channel, { content, properties }: Message, reason: string): void {
+  const { messageId, appId, headers = {} } = properties;
+  channel.publish("", topology.deadLetters().name, content, {
+    ...(messageId === undefined ? {} : { messageId }),
+    ...(appId === undefined ? {} : { appId }),
+    headers: { action: headers["action"], reason, attempts: headers["attempts"] ?? 0 },
+    timestamp: Math.floor(Date.now() / 1000),
+    persistent: true,
+  });
 }
 
 /** One message of the dead-letter queue. */
@@ -73,12 +69,12 @@ export interface DeadLetter {
 /** The part of the transporter that dead letters are read through. */
 export interface DeadLetterStore {
   readonly topology: Topology;
-  readonly connection: ChannelModel | null;
+  readonly connection: Connection | undefined;
 }
 
 /**
  * The oldest dead letters, at most `limit`. They stay in the queue: they are fetched unacknowledged over a channel of
- * their own, and its closing puts them back where they were.
+ * their own, and its closing puts them back.
  * @throws ServingError MODEL_UNAVAILABLE while RabbitMQ is away
  */
 export function listDeadLetters(store: DeadLetterStore, limit = 20): Promise<DeadLetter[]> {
@@ -86,13 +82,14 @@ export function listDeadLetters(store: DeadLetterStore, limit = 20): Promise<Dea
     const letters: DeadLetter[] = [];
     while (letters.length < limit) {
       const message = await channel.get(queue);
-      if (message === false) break;
-      const { messageId, type, replyTo, headers, timestamp } = message.properties;
+      if (!message) break;
+      const { messageId, appId, headers = {}, timestamp } = message.properties;
+      const action = headers["action"];
       letters.push({
         ...(messageId === undefined ? {} : { id: messageId }),
-        ...(type === undefined ? {} : { action: type }),
-        ...(replyTo === undefined ? {} : { sender: replyTo }),
-        reason: String(headers?.["reason"] ?? "unknown"),
+        ...(typeof action === "string" ? { action } : {}),
+        ...(appId === undefined ? {} : { sender: appId }),
+        reason: String(headers["reason"] ?? "unknown"),
         at: new Date(Number(timestamp ?? 0) * 1000),
         bytes: message.content.length,
       });
@@ -107,7 +104,7 @@ export function listDeadLetters(store: DeadLetterStore, limit = 20): Promise<Dea
  * @throws ServingError MODEL_UNAVAILABLE while RabbitMQ is away
  */
 export function purgeDeadLetters(store: DeadLetterStore): Promise<number> {
-  return withChannel(store, async (channel, queue) => (await channel.purgeQueue(queue)).messageCount);
+  return withChannel(store, (channel, queue) => channel.purgeQueue(queue));
 }
 
 async function withChannel<T>(
@@ -115,12 +112,13 @@ async function withChannel<T>(
   use: (channel: Channel, queue: string) => Promise<T>,
 ): Promise<T> {
   if (!connection) throw new ServingError("MODEL_UNAVAILABLE", "Not connected to RabbitMQ");
-  const channel = await connection.createChannel();
-  // Its death rejects the call that caused it; without a listener it would end the process as well.
-  channel.on("error", () => {});
-  const { name, options } = topology.deadLetters();
-  await channel.assertQueue(name, options);
-  const result = await use(channel, name);
-  await channel.close();
-  return result;
+  const channel = await connection.openChannel();
+  try {
+    const { name, options } = topology.deadLetters();
+    await channel.assertQueue(name, options);
+    return await use(channel, name);
+  } finally {
+    // One that RabbitMQ closed has rejected the command that caused it.
+    await channel.close().catch(() => {});
+  }
 }

@@ -1,4 +1,5 @@
-import type { ConsumeMessage } from "amqplib";
+import type { Message } from "./ports.ts";
+import { waitedAtMost } from "./topology.ts";
 
 /** Times a request is delivered to a node, at most, before its caller is told POISON_REQUEST. */
 export const MAX_ATTEMPTS = 3;
@@ -8,6 +9,7 @@ export type Source = "targeted" | "pinned" | "shared" | "quarantine";
 
 /** What a caller writes on every request, outside of its body: enough to judge it unread. */
 export interface RequestHeaders {
+  readonly action: string;
   /** Instance of the sender, whose clock `at` belongs to. */
   readonly by: string;
   /** Milliseconds on the sender's monotonic clock when the request was made. */
@@ -22,9 +24,10 @@ export interface Delivery {
   readonly source: Source;
   /** Moleculer's context ID. */
   readonly id: string;
-  readonly action: string;
   /** Node ID of the caller. */
   readonly sender: string;
+  /** Queue of the caller that the answer goes to. */
+  readonly replyTo: string;
   readonly headers: RequestHeaders;
   /** Deliveries that may have been made before this one. */
   readonly priorAttempts: number;
@@ -34,36 +37,58 @@ export interface Delivery {
   readonly late: boolean;
 }
 
-/**
- * The request behind a message, or undefined if it was not written by this transporter.
- * @param stealAfterMs time a request has in the chosen node's queue
- */
-export function readDelivery(
-  source: Source,
-  message: ConsumeMessage,
-  stealAfterMs: number,
-): Delivery | undefined {
-  const { messageId, replyTo, type, headers = {} } = message.properties;
-  const { by, at, timeout, attempts = 0 } = headers;
-  if (![messageId, replyTo, type, by].every((value) => typeof value === "string")) return undefined;
-  if (![at, timeout, attempts].every(Number.isFinite)) return undefined;
+/** The request behind a message, or undefined if it was not written by this transporter. */
+export function readDelivery(source: Source, { properties, fields }: Message): Delivery | undefined {
+  const { messageId, replyTo, appId, headers = {} } = properties;
+  const { action, by, at, timeout, attempts = 0 } = headers;
+  if (!isString(messageId) || !isString(replyTo) || !isString(appId) || !isString(action) || !isString(by))
+    return undefined;
+  if (!isNumber(at) || !isNumber(timeout) || !isNumber(attempts)) return undefined;
   // Quorum queues count; a classic queue only knows "again", and sends nothing a second time without this flag.
   const counted = Number(headers["x-delivery-count"] ?? 0);
-  const here = Math.max(counted, message.fields.redelivered ? 1 : 0);
+  const here = Math.max(counted, fields.redelivered ? 1 : 0);
   // A classic queue forgets on dead-lettering whether a node had the message when it died: assume the worst.
-  const death = source === "shared" ? headers["x-death"]?.[0] : undefined;
+  const death = source === "shared" ? lastDeath(headers) : undefined;
   // A connection that was closed counts like a death, and an operator may close them all: not without one try alone.
   const before = death ? 1 : Math.min(attempts, MAX_ATTEMPTS - 1);
   return {
     source,
     id: messageId,
-    action: type,
-    sender: replyTo,
-    headers: { by, at, timeout },
+    sender: appId,
+    replyTo,
+    headers: { action, by, at, timeout },
     priorAttempts: before + here,
     redelivered: here > 0,
-    late: death?.reason === "expired" && Number(death["original-expiration"]) <= stealAfterMs,
+    late: death?.reason === "expired" && death.ownExpiryMs <= (waitedAtMost(death.queue) ?? 0),
   };
+}
+
+/** How a message was dead-lettered, last. */
+export interface Death {
+  /** `expired`, `maxlen`, `rejected`, `delivery_limit`. */
+  readonly reason: string;
+  readonly queue: string;
+  /** The expiry that the message itself had; NaN if it had none. */
+  readonly ownExpiryMs: number;
+}
+
+export function lastDeath(headers: Readonly<Record<string, unknown>> = {}): Death | undefined {
+  const [death] = (headers["x-death"] ?? []) as readonly Record<string, unknown>[];
+  return (
+    death && {
+      reason: String(death["reason"]),
+      queue: String(death["queue"]),
+      ownExpiryMs: Number(death["original-expiration"] ?? Number.NaN),
+    }
+  );
+}
+
+function isString(value: unknown): value is string {
+  return typeof value === "string";
+}
+
+function isNumber(value: unknown): value is number {
+  return Number.isFinite(value);
 }
 
 /** - `run`: as it came. - `alone`: as a suspect. - `quarantine`: not now, move it. - `dead`: give up. */

@@ -1,3 +1,5 @@
+import { LONGEST_DEADLINE_MS } from "./topology.ts";
+
 /** What the transporter reports, per action, for the metrics. */
 export type RequestEvent =
   /** Taken from the shared queue: the chosen node was dead, gone or had its hands full. */
@@ -37,17 +39,11 @@ export interface AmqpTransporterOptions {
    */
   stealAfterMs?: number;
   /**
-   * Milliseconds after which RabbitMQ drops a request whatever its own deadline says, and the request timeout of a
-   * broker that has none. Above `stealAfterMs`.
+   * Milliseconds that a request of this node may take, whatever its own deadline says, and the request timeout of a
+   * broker that has none. At most `LONGEST_DEADLINE_MS`, which RabbitMQ keeps nothing beyond.
    * @default 60_000
    */
   maxDeadlineMs?: number;
-  /**
-   * Requests a queue in RabbitMQ holds, at least 1. The oldest leave when it is full: from a node's own queue to the
-   * shared one, from the shared one back to the caller as QUEUE_FULL.
-   * @default 1000
-   */
-  maxQueueLength?: number;
   /**
    * Bytes of requests this node keeps until they are answered, to send them again after a reconnect, at least 1. A
    * request above it is refused with QUEUE_FULL.
@@ -76,13 +72,11 @@ export type Settings = Required<Omit<AmqpTransporterOptions, "url" | "minPrefetc
  */
 export function settings(options: AmqpTransporterOptions): Settings {
   const minPrefetch = atLeast("minPrefetch", options.minPrefetch ?? 1, 1);
-  const stealAfterMs = atLeast("stealAfterMs", options.stealAfterMs ?? 500, 1);
   return {
     urls: addresses(options.url),
     prefetch: atLeast("prefetch", options.prefetch ?? Math.max(32, minPrefetch), minPrefetch),
-    stealAfterMs,
-    maxDeadlineMs: atLeast("maxDeadlineMs", options.maxDeadlineMs ?? 60_000, stealAfterMs + 1),
-    maxQueueLength: atLeast("maxQueueLength", options.maxQueueLength ?? 1000, 1),
+    stealAfterMs: within("stealAfterMs", options.stealAfterMs ?? 500, 1, LONGEST_DEADLINE_MS),
+    maxDeadlineMs: within("maxDeadlineMs", options.maxDeadlineMs ?? 60_000, 1, LONGEST_DEADLINE_MS),
     maxPendingBytes: atLeast("maxPendingBytes", options.maxPendingBytes ?? 268_435_456, 1),
     heartbeatSeconds: atLeast("heartbeatSeconds", options.heartbeatSeconds ?? 2, 1),
     socketOptions: options.socketOptions ?? {},
@@ -95,6 +89,14 @@ export function atLeast(name: string, value: unknown, min: number): number {
   if (Number.isInteger(value) && (value as number) >= min) return value as number;
   throw new TypeError(
     `Expected an integer of at least ${min} for ${name} but received ${String(value)} of type ${typeof value}`,
+  );
+}
+
+/** @throws TypeError unless `value` is an integer from `min` to `max` */
+function within(name: string, value: unknown, min: number, max: number): number {
+  if (atLeast(name, value, min) <= max) return value as number;
+  throw new TypeError(
+    `Expected an integer of at most ${max} for ${name} but received ${String(value)} of type ${typeof value}`,
   );
 }
 

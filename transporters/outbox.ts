@@ -1,20 +1,29 @@
-import type { Channel } from "amqplib";
+import type { Channel } from "./ports.ts";
+import type { Seat } from "./topology.ts";
 
 /** A request until it is answered. */
 export interface Outgoing {
+  /** Moleculer's context ID. */
   readonly id: string;
   readonly action: string;
-  readonly exchange: string;
-  readonly routingKey: string;
+  /** Node ID of the node that was chosen. */
+  readonly target: string;
+  /** Whether no other node may answer it. */
+  readonly pinned: boolean;
   readonly body: Buffer;
   /** Monotonic milliseconds. */
   readonly at: number;
   /** Milliseconds from `at`. */
   readonly timeout: number;
-  /** The channel it was last published on: what was written to a dead one may be lost. */
-  sentOn?: Channel;
-  /** Copies of it that RabbitMQ may still have from connections that are gone. */
-  formerCopies?: number;
+  /** Where it was last published: what was written to a channel that died may be lost. */
+  sent?: Sent;
+}
+
+export interface Sent {
+  readonly on: Channel;
+  readonly at: number;
+  /** The connection of the target that it was meant for, as far as it was known. */
+  readonly seat: Seat;
 }
 
 /**
@@ -52,8 +61,13 @@ export class Outbox {
     this.#requests.delete(id);
   }
 
+  /** Oldest first. */
+  [Symbol.iterator](): Iterator<Outgoing> {
+    return this.#requests.values();
+  }
+
   /** What was not written to `channel`, oldest first. */
   *unsentOn(channel: Channel): Generator<Outgoing> {
-    for (const request of this.#requests.values()) if (request.sentOn !== channel) yield request;
+    for (const request of this.#requests.values()) if (request.sent?.on !== channel) yield request;
   }
 }

@@ -46,7 +46,7 @@ async function ask(url: string, models = "resnet-cat") {
 
 const ACTIONS = ["dispatcher.classify", "resnet-cat.predict", "resnet-dog.predict"];
 /** Deletes what a namespace left in RabbitMQ. */
-const forget = (name: string) => deleteNamespace(name, transporter, ACTIONS, nodeIDs);
+const forget = (name: string) => deleteNamespace(name, transporter, ACTIONS);
 
 const modelsAt = async (url: string) =>
   ((await (await fetch(`${url}/api/models`)).json()) as { models: { name: string; replicas: string[] }[] })

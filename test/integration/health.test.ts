@@ -2,15 +2,24 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { type BrokerOptions, ServiceBroker } from "moleculer";
-import { deleteTopology, RABBITMQ_URL } from "../../bench/balance-cluster.ts";
 import { drain, HealthChecks } from "../../middlewares/health.ts";
 import { Load } from "../../middlewares/load.ts";
 import { Metrics } from "../../middlewares/metrics.ts";
+import { brokerUrl, deleteNamespace, releaseBroker } from "../../testkit/rabbitmq.ts";
 import { AmqpTransporter } from "../../transporters/amqp.ts";
 
 const NAMESPACE = `health-${process.pid}-${Date.now().toString(36)}`;
 
-afterAll(() => deleteTopology(NAMESPACE, ["node-1", "node-2"]));
+let url: string;
+
+beforeAll(async () => {
+  url = await brokerUrl();
+}, 180_000);
+
+afterAll(async () => {
+  await deleteNamespace(NAMESPACE, url, []);
+  await releaseBroker();
+});
 
 async function freePort(): Promise<number> {
   const server = createServer();
@@ -60,7 +69,7 @@ test("a node that does not reach RabbitMQ is alive and not ready", async () => {
 });
 
 test("a node is ready while it is connected, not while RabbitMQ is lost, and again afterwards", async () => {
-  const transporter = new AmqpTransporter({ url: RABBITMQ_URL });
+  const transporter = new AmqpTransporter({ url });
   const { broker, ask } = await node(transporter);
   await broker.start();
   expect((await ask("/health/ready")).status).toBe(200);
@@ -85,10 +94,10 @@ test("a node that is ready has told the others what it serves", async () => {
     nodeID: "node-2",
     namespace: NAMESPACE,
     logger: false,
-    transporter: new AmqpTransporter({ url: RABBITMQ_URL }),
+    transporter: new AmqpTransporter({ url }),
   });
   await witness.start();
-  const { broker, ask } = await node(new AmqpTransporter({ url: RABBITMQ_URL }), options);
+  const { broker, ask } = await node(new AmqpTransporter({ url }), options);
   // Moleculer's own way to tell, a second after.
   broker.localServiceChanged = () => {};
   broker.createService({ name: "model", actions: { predict: () => "yes" } });
@@ -100,7 +109,7 @@ test("a node that is ready has told the others what it serves", async () => {
 }, 60_000);
 
 test("a draining node is not ready, and its admin server goes with it", async () => {
-  const { broker, port, ask } = await node(new AmqpTransporter({ url: RABBITMQ_URL }));
+  const { broker, port, ask } = await node(new AmqpTransporter({ url }));
   await broker.start();
   await drain(broker);
   const ready = await ask("/health/ready");

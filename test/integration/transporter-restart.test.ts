@@ -1,7 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { eventually } from "../../testkit/eventually.ts";
 import { type Rabbit, startRabbit } from "../../testkit/rabbitmq.ts";
-import { Cluster, knows, work } from "../../testkit/transporter.ts";
+import { Cluster, knows, names, work } from "../../testkit/transporter.ts";
 
 let rabbit: Rabbit;
 let cluster: Cluster;
@@ -71,3 +71,25 @@ test("while RabbitMQ blocks the connection, requests wait, and then are answered
 
   await expect(Promise.all(calls)).resolves.toHaveLength(11);
 }, 120_000);
+
+test("a request refused by a full shared queue is answered with QUEUE_FULL", async () => {
+  // An operator's policy may make queues shorter; the smaller bound counts.
+  const queues = `^MOL-${cluster.namespace}\\..*\\.REQ`;
+  await rabbit.ctl("set_policy", "short", queues, '{"max-length":3}', "--apply-to", "queues");
+  const options = { prefetch: 1, stealAfterMs: 200 };
+  const node = await cluster.start("node.a", { options });
+  const caller = await cluster.start("caller", { works: false, options });
+  await knows(caller, "node.a");
+  const begun = performance.now();
+  const outcomes = await Promise.all(
+    names("r", 14).map((name) =>
+      work(caller, { name, ms: 1000 }, 20_000).then(
+        () => "answered",
+        (error: { type: string }) => `${error.type} ${performance.now() - begun < 1000 ? "soon" : "late"}`,
+      ),
+    ),
+  );
+
+  expect(new Set(outcomes)).toEqual(new Set(["answered", "QUEUE_FULL soon"]));
+  expect(node.began).toHaveLength(outcomes.filter((each) => each === "answered").length);
+});

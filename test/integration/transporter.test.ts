@@ -5,9 +5,17 @@ import { connect, type Options } from "amqplib";
 import { encode } from "cbor-x";
 import { eventually } from "../../testkit/eventually.ts";
 import { brokerUrl, releaseBroker } from "../../testkit/rabbitmq.ts";
-import { Cluster, cut, knows, type Member, names, work } from "../../testkit/transporter.ts";
+import {
+  Cluster,
+  closeChannel,
+  cut,
+  knows,
+  type Member,
+  modelOf,
+  names,
+  work,
+} from "../../testkit/transporter.ts";
 import { listDeadLetters, purgeDeadLetters } from "../../transporters/dead-letters.ts";
-import { settings } from "../../transporters/options.ts";
 import { Topology } from "../../transporters/topology.ts";
 
 let url: string;
@@ -35,15 +43,18 @@ async function twoNodes(options = {}): Promise<[caller: Member, a: Member, b: Me
   return members;
 }
 
+/** The queues of a member's own. */
+function queuesOf({ transporter: { topology, seat } }: Member) {
+  return { inbox: topology.inbox(seat).name, targeted: topology.targeted(seat, 500).name };
+}
+
 type Injection = readonly [queue: string, content: Buffer, options?: Options.Publish];
 
 /** Publishes messages as they are to the cluster's queues. */
 async function inject(...messages: Injection[]) {
   const connection = await connect(url);
   const channel = await connection.createConfirmChannel();
-  for (const [queue, content, options] of messages) {
-    channel.sendToQueue(`MOL-${cluster.namespace}.v1.${queue}`, content, options);
-  }
+  for (const [queue, content, options] of messages) channel.sendToQueue(queue, content, options);
   await channel.waitForConfirms();
   await connection.close();
 }
@@ -230,7 +241,7 @@ describe("lost connections", () => {
 
   test("a channel that closes alone is replaced, and the node says so meanwhile", async () => {
     const [caller, a] = await twoNodes();
-    await a.transporter.channel?.close();
+    await closeChannel(a);
     await eventually(() => !a.transporter.alive);
 
     const done = await work(caller, { name: "after", to: "node.a" });
@@ -244,7 +255,7 @@ describe("lost connections", () => {
     const [caller, a] = await twoNodes();
     const connection = await connect(url);
     const channel = await connection.createChannel();
-    await channel.deleteQueue(`MOL-${cluster.namespace}.v1.REQX.node.a`);
+    await channel.deleteQueue(queuesOf(a).targeted);
     await connection.close();
     await eventually(() => a.log.some((line) => line.includes("cancelled the consumer")));
     await eventually(() => a.transporter.alive);
@@ -257,8 +268,9 @@ describe("lost connections", () => {
     const connection = await connect(url);
     const channel = await connection.createChannel();
     await Promise.all([a.broker.stop(), b.broker.stop()]);
-    for (const queue of ["REQX.node.a", "REQX.node.b", "REQS.work%2Edo"]) {
-      await channel.deleteQueue(`MOL-${cluster.namespace}.v1.${queue}`);
+    const { topology } = caller.transporter;
+    for (const queue of [queuesOf(a).targeted, queuesOf(b).targeted, topology.shared("work.do").name]) {
+      await channel.deleteQueue(queue);
     }
     await connection.close();
     // The caller has not heard of it.
@@ -367,7 +379,7 @@ describe("RabbitMQ away", () => {
     const caller = await cluster.start("caller", { works: false, options: { maxPendingBytes: 5000 } });
     await cluster.start("node.a");
     await knows(caller, "node.a");
-    caller.transporter.connection?.emit("blocked", "low on memory");
+    modelOf(caller.transporter).emit("blocked", "low on memory");
 
     const calls = names("x".repeat(1000), 8).map((name) => work(caller, { name }));
     const refused = await Promise.all(
@@ -375,7 +387,7 @@ describe("RabbitMQ away", () => {
     );
     expect(refused).toEqual(["QUEUE_FULL", "QUEUE_FULL", "QUEUE_FULL", "QUEUE_FULL"]);
 
-    caller.transporter.connection?.emit("unblocked");
+    modelOf(caller.transporter).emit("unblocked");
     await Promise.all(calls.slice(0, 4));
   });
 });
@@ -413,20 +425,25 @@ describe("draining", () => {
 describe("strange messages", () => {
   test("garbage, other serializers and other protocol versions are dropped, with a line for each kind", async () => {
     const [caller, a] = await twoNodes();
-    const request = { messageId: "id", replyTo: "caller", type: "work.do" };
-    const headers = { by: "x", at: 0, timeout: 60_000 };
+    const request = { messageId: "id", replyTo: queuesOf(caller).inbox, appId: "caller" };
+    const headers = { action: "work.do", by: "x", at: 0, timeout: 60_000 };
     const payload = { ver: "5", sender: "caller", id: "id", action: "work.do", params: {}, meta: {} };
     const kinds: Injection[] = [
-      ["REQX.node.a", Buffer.from("garbage")],
-      ["REQX.node.a", Buffer.from(JSON.stringify(payload)), { ...request, headers }],
+      [queuesOf(a).targeted, Buffer.from("garbage")],
+      [queuesOf(a).targeted, Buffer.from(JSON.stringify(payload)), { ...request, headers }],
       [
-        "REQX.node.a",
+        queuesOf(a).targeted,
         Buffer.from(encode({ ...payload, ver: "3" })),
         { ...request, messageId: "other", headers },
       ],
-      ["RES.caller", Buffer.from("garbage")],
-      ["RES.caller", Buffer.from(encode({ ver: "5", sender: "node.a", id: "nobody", success: true }))],
-      ["HEARTBEAT.node.a", Buffer.from([0xff, 0x00])],
+      [queuesOf(caller).inbox, Buffer.from("garbage"), { type: "RES" }],
+      [
+        queuesOf(caller).inbox,
+        Buffer.from(encode({ ver: "5", sender: "node.a", id: "nobody", success: true })),
+        { type: "RES" },
+      ],
+      [queuesOf(a).inbox, Buffer.from([0xff, 0x00]), { type: "HEARTBEAT" }],
+      [queuesOf(a).inbox, Buffer.from("garbage")],
     ];
     await inject(...Array.from({ length: 20 }, () => kinds).flat());
 
@@ -441,8 +458,8 @@ describe("strange messages", () => {
   test("a node next to queues of an older topology ends with the queue's name", async () => {
     const connection = await connect(url);
     const channel = await connection.createChannel();
-    const queue = `MOL-${cluster.namespace}.v1.REQX.node.a`;
-    await channel.assertQueue(queue, { messageTtl: 1 });
+    const queue = new Topology(`MOL-${cluster.namespace}`).deadLetters().name;
+    await channel.assertQueue(queue, { messageTtl: 1, durable: true });
     await connection.close();
 
     const child = cluster.spawn("node.a");
@@ -470,25 +487,6 @@ describe("strange messages", () => {
 });
 
 describe("dead letters", () => {
-  test("a request refused by a full shared queue is answered with QUEUE_FULL", async () => {
-    const options = { prefetch: 1, stealAfterMs: 200, maxQueueLength: 3 };
-    const node = await cluster.start("node.a", { options });
-    const caller = await cluster.start("caller", { works: false, options });
-    await knows(caller, "node.a");
-    const begun = performance.now();
-    const outcomes = await Promise.all(
-      names("r", 14).map((name) =>
-        work(caller, { name, ms: 1000 }, 20_000).then(
-          () => "answered",
-          (error: { type: string }) => `${error.type} ${performance.now() - begun < 1000 ? "soon" : "late"}`,
-        ),
-      ),
-    );
-
-    expect(new Set(outcomes)).toEqual(new Set(["answered", "QUEUE_FULL soon"]));
-    expect(node.began).toHaveLength(outcomes.filter((each) => each === "answered").length);
-  });
-
   test("a suspect is marked for the node that runs it, not for its caller", async () => {
     const [caller] = await twoNodes();
     const meta = {};
@@ -498,9 +496,13 @@ describe("dead letters", () => {
       transit.pendingRequests.set("id", pending as never);
     });
     const payload = { ver: "5", sender: "caller", id: "id", action: "work.do", params: { name: "r" }, meta };
-    const headers = { by: "x", at: 0, timeout: 60_000, attempts: 2 };
-    const request = { messageId: "id", replyTo: "caller", type: "work.do", headers };
-    await inject(["REQQ.work%2Edo", Buffer.from(encode(payload)), request]);
+    const headers = { action: "work.do", by: "x", at: 0, timeout: 60_000, attempts: 2 };
+    const request = { messageId: "id", replyTo: queuesOf(caller).inbox, appId: "caller", headers };
+    await inject([
+      caller.transporter.topology.quarantine("work.do").name,
+      Buffer.from(encode(payload)),
+      request,
+    ]);
 
     await expect(answer).resolves.toMatchObject({ name: "r", suspect: true });
     expect(meta).toEqual({});
@@ -508,11 +510,9 @@ describe("dead letters", () => {
 
   test("are kept, can be looked at again and again, and be purged", async () => {
     const [caller, a, b] = await twoNodes();
-    const topology = new Topology(`MOL-${cluster.namespace}.v1`, settings({ url }));
-    const headers = { by: "x", at: 0, timeout: 60_000, attempts: 3 };
-    const request = { messageId: "id", replyTo: "caller", type: "work.do", headers };
-    const queue = topology.quarantine("work.do").name.replace(/^.*\.v1\./, "");
-    await inject([queue, Buffer.from("poison"), request]);
+    const headers = { action: "work.do", by: "x", at: 0, timeout: 60_000, attempts: 3 };
+    const request = { messageId: "id", replyTo: queuesOf(caller).inbox, appId: "caller", headers };
+    await inject([a.transporter.topology.quarantine("work.do").name, Buffer.from("poison"), request]);
 
     const letters = await eventually(async () => {
       const found = await listDeadLetters(a.transporter);

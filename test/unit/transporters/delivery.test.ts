@@ -1,39 +1,48 @@
-import type { ConsumeMessage } from "amqplib";
 import { judge, MAX_ATTEMPTS, readDelivery, type Source } from "../../../transporters/delivery.ts";
+import type { Message } from "../../../transporters/ports.ts";
 
 const STEAL_AFTER_MS = 500;
 
-function message(headers: object = {}, redelivered = false, properties: object = {}): ConsumeMessage {
+function message(headers: object = {}, redelivered = false, properties: object = {}): Message {
   return {
     content: Buffer.alloc(0),
     fields: { redelivered, deliveryTag: 1, exchange: "", routingKey: "", consumerTag: "" },
     properties: {
       messageId: "id",
-      replyTo: "caller",
-      type: "work.do",
-      headers: { by: "instance", at: 10.5, timeout: 1000, ...headers },
+      replyTo: "inbox",
+      appId: "caller",
+      headers: { action: "work.do", by: "instance", at: 10.5, timeout: 1000, ...headers },
       ...properties,
     },
-  } as unknown as ConsumeMessage;
+  } as Message;
 }
 
 function read(source: Source, headers: object = {}, redelivered = false) {
-  const delivery = readDelivery(source, message(headers, redelivered), STEAL_AFTER_MS);
+  const delivery = readDelivery(source, message(headers, redelivered));
   if (!delivery) throw new Error("unreadable");
   return delivery;
 }
 
 function death(reason: string, expiration: number) {
-  return { "x-death": [{ reason, "original-expiration": String(expiration), queue: "q", count: 1 }] };
+  return {
+    "x-death": [
+      {
+        reason,
+        "original-expiration": String(expiration),
+        queue: `MOL.REQX.node%40x.${STEAL_AFTER_MS}`,
+        count: 1,
+      },
+    ],
+  };
 }
 
 test("a delivery says who asks for what, without its body", () => {
   expect(read("targeted")).toEqual({
     source: "targeted",
     id: "id",
-    action: "work.do",
     sender: "caller",
-    headers: { by: "instance", at: 10.5, timeout: 1000 },
+    replyTo: "inbox",
+    headers: { action: "work.do", by: "instance", at: 10.5, timeout: 1000 },
     priorAttempts: 0,
     redelivered: false,
     late: false,
@@ -42,13 +51,14 @@ test("a delivery says who asks for what, without its body", () => {
 
 test.each([
   ["no ID", { messageId: undefined }],
-  ["no caller", { replyTo: undefined }],
-  ["no action", { type: undefined }],
+  ["no caller", { appId: undefined }],
+  ["nowhere to answer to", { replyTo: undefined }],
+  ["no action", { headers: { by: "x", at: 1, timeout: 1 } }],
   ["no headers", { headers: undefined }],
-  ["a time that is none", { headers: { by: "x", at: "now", timeout: 1 } }],
-  ["a deadline that is none", { headers: { by: "x", at: 1, timeout: Number.NaN } }],
+  ["a time that is none", { headers: { action: "a", by: "x", at: "now", timeout: 1 } }],
+  ["a deadline that is none", { headers: { action: "a", by: "x", at: 1, timeout: Number.NaN } }],
 ])("a message with %s is no request", (_, properties) => {
-  expect(readDelivery("targeted", message({}, false, properties), STEAL_AFTER_MS)).toBeUndefined();
+  expect(readDelivery("targeted", message({}, false, properties))).toBeUndefined();
 });
 
 describe("a request left the chosen node's queue", () => {

@@ -9,7 +9,6 @@ describe("settings", () => {
       prefetch: 32,
       stealAfterMs: 500,
       maxDeadlineMs: 60_000,
-      maxQueueLength: 1000,
       maxPendingBytes: 268_435_456,
       heartbeatSeconds: 2,
     });
@@ -33,8 +32,7 @@ describe("settings", () => {
   test.each([
     ["stealAfterMs", 0],
     ["stealAfterMs", 1.5],
-    ["maxDeadlineMs", 500],
-    ["maxQueueLength", -1],
+    ["maxDeadlineMs", 0],
     ["maxPendingBytes", Number.NaN],
     ["heartbeatSeconds", "2"],
   ])("refuse %s = %p", (name, value) => {

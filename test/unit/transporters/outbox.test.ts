@@ -1,9 +1,9 @@
-import type { Channel } from "amqplib";
 import { Outbox, type Outgoing } from "../../../transporters/outbox.ts";
+import type { Channel } from "../../../transporters/ports.ts";
 
 function request(id: string, bytes = 10): Outgoing {
   const body = Buffer.alloc(bytes);
-  return { id, action: "work.do", exchange: "x", routingKey: "k", body, at: 0, timeout: 1 };
+  return { id, action: "work.do", target: "n", pinned: false, body, at: 0, timeout: 1 };
 }
 
 const channel = {} as Channel;
@@ -15,7 +15,7 @@ test("what one channel carried counts as lost with it", () => {
   const [a, b] = [request("a"), request("b")];
   outbox.add(a);
   outbox.add(b);
-  a.sentOn = channel;
+  a.sent = { on: channel, at: 0, seat: { nodeID: "n", epoch: "" } };
   expect(idsUnsentOn(outbox, channel)).toEqual(["b"]);
   expect(idsUnsentOn(outbox, next)).toEqual(["a", "b"]);
 });

@@ -1,0 +1,166 @@
+import { ServingError } from "../lib/errors.ts";
+import type { Settings } from "./options.ts";
+import { Outbox, type Outgoing } from "./outbox.ts";
+import type { Channel, Clock, Message } from "./ports.ts";
+import type { Seat, Topology } from "./topology.ts";
+
+/** What the requester needs from around it. */
+export interface RequesterHost {
+  readonly nodeID: string;
+  /** Of this process: a restarted one with the same node ID has another. */
+  readonly instanceID: string;
+  readonly clock: Clock;
+  readonly topology: Topology;
+  readonly settings: Pick<Settings, "stealAfterMs" | "maxDeadlineMs" | "maxPendingBytes" | "observe">;
+  /** Ends a request whose caller still waits. */
+  readonly refuse: (id: string, error: ServingError) => void;
+}
+
+/** What a node tells of its connection. */
+export interface PeerConnection {
+  readonly epoch: string;
+  /** Milliseconds it was without one before this one opened. */
+  readonly gapMs: number;
+}
+
+/**
+ * The asking half of the transporter: keeps each request of this node until it is answered, and sends it again
+ * whenever it may be lost. That is the whole of "no request is lost", at least once, end to end:
+ *
+ * - Our own connection was lost: all that was written to it.
+ * - The chosen node has a new connection: what was put into the queue of the old one before it was lost. If only the
+ *   connection broke, RabbitMQ hands that queue over and the second copy is found out; if the member of RabbitMQ died
+ *   that both lived on, nobody else has it.
+ * - The chosen node fell silent: what it was sent. A process that is cut off holds its requests until RabbitMQ notices.
+ * - RabbitMQ has no queue for it: a moment later.
+ *
+ * There are no publisher confirms: they tell that RabbitMQ has a message, for a round trip each; what a caller needs
+ * is the answer, and it waits for that anyway.
+ */
+export class Requester {
+  readonly #host: RequesterHost;
+  readonly #outbox: Outbox;
+  readonly #peers = new Map<string, string>();
+  #channel: Channel | undefined;
+  #replyTo = "";
+  /** RabbitMQ does not read as fast as we write: the rest waits where it is, instead of once more in a socket. */
+  #congested = false;
+
+  constructor(host: RequesterHost) {
+    this.#host = host;
+    this.#outbox = new Outbox(host.settings.maxPendingBytes);
+  }
+
+  /** Requests that wait for an answer. */
+  get size(): number {
+    return this.#outbox.size;
+  }
+
+  /** Takes a request over. It ends by `forget`, or by the host's `refuse`. */
+  send(request: Omit<Outgoing, "at" | "timeout" | "sent"> & { readonly timeout: number | undefined }): void {
+    const { clock, settings, refuse } = this.#host;
+    const timeout = request.timeout && request.timeout > 0 ? request.timeout : Number.POSITIVE_INFINITY;
+    const outgoing = { ...request, at: clock.now(), timeout: Math.min(timeout, settings.maxDeadlineMs) };
+    if (!this.#outbox.add(outgoing)) {
+      const text = "Too many requests wait for an answer";
+      refuse(request.id, new ServingError("QUEUE_FULL", text, { action: request.action }));
+    } else if (!this.#congested) this.#publish(outgoing);
+  }
+
+  /** It was answered, or nobody waits for it any more. */
+  forget(id: string): void {
+    this.#outbox.delete(id);
+  }
+
+  /**
+   * Messages may be published.
+   * @param replyTo name of the queue that answers are expected in
+   */
+  resume(channel: Channel, replyTo: string): void {
+    this.#channel = channel;
+    this.#replyTo = replyTo;
+    this.drained();
+  }
+
+  /** Messages had better wait until `resume`. */
+  pause(): void {
+    this.#channel = undefined;
+  }
+
+  /** What was written has gone out. */
+  drained(): void {
+    this.#congested = false;
+    this.#resend(this.#channel ? this.#outbox.unsentOn(this.#channel) : []);
+  }
+
+  /** No queue for it: RabbitMQ lost its data, or the last node left for good. One may come back before the deadline. */
+  returned({ properties }: Message): void {
+    const { clock, settings } = this.#host;
+    const channel = this.#channel;
+    clock.setTimeout(() => {
+      const request = this.#outbox.get(String(properties.messageId));
+      if (request && channel === this.#channel) this.#publish(request);
+    }, settings.stealAfterMs);
+  }
+
+  /** A node told its connection: where to put requests for it from now on. */
+  peerConnected(nodeID: string, { epoch, gapMs }: PeerConnection): void {
+    const known = this.#peers.get(nodeID);
+    if (known === epoch) return;
+    this.#peers.set(nodeID, epoch);
+    const lostAt = this.#host.clock.now() - gapMs;
+    if (known !== undefined) {
+      this.#resendOf(nodeID, ({ seat, at }) => seat.epoch === known && at <= lostAt);
+    }
+  }
+
+  /** A node left in good order: what it leaves behind is handed over. */
+  peerLeft(nodeID: string): void {
+    this.#peers.delete(nodeID);
+  }
+
+  /** A node has not been heard of for too long. */
+  peerSilent(nodeID: string): void {
+    this.#peers.delete(nodeID);
+    this.#resendOf(nodeID, () => true);
+  }
+
+  #resendOf(nodeID: string, isLost: (sent: NonNullable<Outgoing["sent"]>) => boolean): void {
+    this.#resend(
+      Array.from(this.#outbox).filter(({ target, sent }) => target === nodeID && sent && isLost(sent)),
+    );
+  }
+
+  #resend(requests: Iterable<Outgoing>): void {
+    for (const request of requests) {
+      if (this.#congested) return;
+      this.#publish(request);
+    }
+  }
+
+  #publish(request: Outgoing): void {
+    const { clock, topology, settings, nodeID, instanceID } = this.#host;
+    const channel = this.#channel;
+    const now = clock.now();
+    const { id, action, target, pinned, body, at, timeout } = request;
+    const left = at + timeout - now;
+    if (!channel || left <= 0) return;
+    if (request.sent) settings.observe("resent", action);
+    const seat: Seat = { nodeID: target, epoch: this.#peers.get(target) ?? "" };
+    request.sent = { on: channel, at: now, seat };
+    this.#congested = !channel.publish(
+      pinned ? topology.nodeExchange : topology.targetedExchange,
+      pinned ? target : topology.key(seat, action),
+      body,
+      {
+        messageId: id,
+        replyTo: this.#replyTo,
+        appId: nodeID,
+        type: "REQ",
+        expiration: Math.ceil(left),
+        headers: { action, by: instanceID, at, timeout },
+        mandatory: true,
+      },
+    );
+  }
+}
