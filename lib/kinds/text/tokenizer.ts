@@ -1,3 +1,8 @@
+import { z } from "zod";
+
+const whole = (least: number) =>
+  z.int(`a whole number of at least ${least}`).min(least, `a whole number of at least ${least}`);
+
 /**
  * How a text becomes the numbers a network reads: data, so that it can stand in a model's manifest and travel to
  * whoever prepares inputs for it.
@@ -6,17 +11,21 @@
  * https://arxiv.org/abs/0902.2206): there is no vocabulary to ship, and no text of any script falls outside of it.
  * `training/text/tokenizer.py` is the same in Python; a golden file holds both to the same numbers.
  */
-export interface HashedNgrams {
-  readonly type: "hashed-ngrams";
-  /** Size of the network's table. An n-gram's id is from 1 to `buckets - 1`; 0 is padding. */
-  readonly buckets: number;
-  /** Ids a text becomes: padded with 0, or the first so many. */
-  readonly length: number;
-  /** Runs of words: 1 for single ones, 2 for these and pairs; 0: none. */
-  readonly words: 0 | 1 | 2;
-  /** Lengths of the runs of characters taken from each word with a space at both its ends, e.g. [2, 3, 4]. */
-  readonly characters: readonly number[];
-}
+export const hashedNgrams = z.strictObject({
+  type: z.literal("hashed-ngrams"),
+  buckets: whole(2).describe(
+    "size of the network's table: an n-gram's id is from 1 to buckets - 1; 0 is padding",
+  ),
+  length: whole(1).describe("ids a text becomes: padded with 0, or the first so many"),
+  words: z
+    .union([z.literal(0), z.literal(1), z.literal(2)], "0, 1 or 2")
+    .describe("runs of words: 1 for single ones, 2 for these and pairs, 0 for none"),
+  characters: z
+    .array(whole(1))
+    .describe("lengths of the runs of characters taken from each word with a space at both its ends"),
+});
+
+export type HashedNgrams = Readonly<z.infer<typeof hashedNgrams>>;
 
 /** Whitespace that is left after normalisation. Listed, as languages differ in what they think of as a space. */
 const SPACES = new Set("\t\n\v\f\r \u0085\u1680\u2028\u2029");
