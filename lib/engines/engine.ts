@@ -12,7 +12,7 @@ export interface EngineSpec {
   readonly runtime: string;
   /** Absolute path of the folder with the model's files. */
   readonly dir: string;
-  /** Names of the files in it, as the manifest has them. */
+  /** Paths of the files in it, as the manifest has them; the first is what the runtime opens. */
   readonly files: readonly string[];
   /** What a run is given. */
   readonly inputs: readonly TensorSpec[];

@@ -50,7 +50,7 @@ export class Instance {
   readonly #options: InstanceOptions;
   readonly #state: StateMachine<InstanceState>;
   #engine: Engine | undefined;
-  #load: AbortController | undefined;
+  #load: { readonly controller: AbortController; readonly settled: Promise<unknown> } | undefined;
   #rest: unknown;
   #deaths = 0;
   /** Whether one of its engines was ready before: what never worked is not tried again. */
@@ -81,7 +81,7 @@ export class Instance {
    */
   async load(): Promise<void> {
     try {
-      await this.#loadEngine();
+      await this.#start();
       this.#proven = true;
     } catch (error) {
       await this.close();
@@ -108,7 +108,7 @@ export class Instance {
       this.#deaths = 0;
       return settledItems(outputs, count);
     } catch (error) {
-      if (errorCode(error) === "ENGINE_CRASHED") this.#lost(engine, (error as Error).message);
+      if (errorCode(error) === "ENGINE_CRASHED") this.#lost(engine, reasonOf(error as Error));
       throw error;
     } finally {
       if (engine === this.#engine && this.#state.is("busy")) this.#move("ready");
@@ -119,7 +119,8 @@ export class Instance {
   async close(): Promise<void> {
     if (!this.#state.is("closed")) this.#move("closed");
     this.#options.clock.clearTimeout(this.#rest);
-    this.#load?.abort();
+    this.#load?.controller.abort(new Error("it is closed"));
+    await this.#load?.settled;
     await this.#engine?.close();
   }
 
@@ -128,29 +129,38 @@ export class Instance {
     this.#options.onState();
   }
 
-  async #loadEngine(): Promise<void> {
-    const { name, spec, create, clock, loadTimeoutMs } = this.#options;
-    const load = new AbortController();
-    const giveUp = () => load.abort(new Error(`loading took longer than ${loadTimeoutMs} ms`));
+  async #start(): Promise<void> {
+    const { clock, loadTimeoutMs } = this.#options;
+    const controller = new AbortController();
+    const giveUp = () => controller.abort(new Error(`loading took longer than ${loadTimeoutMs} ms`));
     const timer = clock.setTimeout(giveUp, loadTimeoutMs);
-    this.#load = load;
+    const loaded = this.#loadEngine(controller.signal);
+    this.#load = { controller, settled: loaded.catch(() => {}) };
+    try {
+      await loaded;
+    } finally {
+      clock.clearTimeout(timer);
+      this.#load = undefined;
+    }
+  }
+
+  async #loadEngine(signal: AbortSignal): Promise<void> {
+    const { name, spec, create } = this.#options;
     this.#move("loading");
     const engine = create(spec);
     this.#engine = engine;
     void engine.gone.then((reason) => this.#lost(engine, reason));
     try {
-      const signature = await engine.load(load.signal);
+      const signature = await engine.load(signal);
       if (this.#state.is("loading")) this.#move("warming");
       const problems = contradictions(spec, signature);
       if (problems.length === 0) problems.push(...(await warmUpFaults(engine, spec)));
       if (problems.length > 0) throw new EngineCrashedError(name, problems.join("; "));
       if (this.#state.is("warming")) this.#move("ready");
     } catch (error) {
-      this.#lost(engine, (error as Error).message);
+      this.#lost(engine, reasonOf(error as Error));
       await engine.close();
       throw error;
-    } finally {
-      clock.clearTimeout(timer);
     }
   }
 
@@ -168,8 +178,13 @@ export class Instance {
   #reload(): void {
     if (!this.#state.is("resting")) return;
     // A failed load was a death, and the next rest has begun.
-    this.#loadEngine().catch(() => {});
+    this.#start().catch(() => {});
   }
+}
+
+/** For the log: what clients do not read is in the cause. */
+function reasonOf({ message, cause }: Error): string {
+  return cause instanceof Error ? `${message}: ${cause.message}` : message;
 }
 
 async function warmUpFaults(engine: Engine, spec: EngineSpec): Promise<string[]> {

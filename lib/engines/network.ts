@@ -5,7 +5,7 @@ import type { ModelId } from "../models/identity.ts";
 import { type Clock, systemClock } from "../request/clock.ts";
 import type { Cores } from "./cores.ts";
 import type { Engine, EngineSpec } from "./engine.ts";
-import { EnginePool, type EngineSlot, type PoolState } from "./pool.ts";
+import { EnginePool, type EngineSlot, GIVEN_UP, type PoolState } from "./pool.ts";
 import { stack, type Tensors } from "./tensors.ts";
 
 export type BatchingOptions = Pick<
@@ -30,9 +30,6 @@ export interface NetworkOptions {
   readonly onDeath?: (reason: string) => void;
   readonly onState?: (state: PoolState) => void;
 }
-
-/** In these states work is refused at once. */
-const GIVEN_UP: ReadonlySet<PoolState> = new Set(["failing", "lost"]);
 
 /** One version of a model, loaded: its engines, and the one queue before them. */
 export class Network {

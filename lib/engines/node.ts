@@ -10,7 +10,7 @@ import { cores } from "./cores.ts";
 import type { EngineSpec } from "./engine.ts";
 import { type Lease, Leases } from "./leases.ts";
 import { type BatchingOptions, Network } from "./network.ts";
-import type { PoolState } from "./pool.ts";
+import { GIVEN_UP } from "./pool.ts";
 import { createEngine } from "./runtimes.ts";
 
 export interface NetworkSettings {
@@ -47,7 +47,6 @@ function observedNetwork(broker: ServiceBroker, key: string, settings: NetworkSe
   const model = `${id.name}/${id.version}`;
   const logger = broker.getLogger("engines");
   const health = healthOf(broker);
-  let now: PoolState = "loading";
   const batches = new BatchObserver(broker, labels, logger);
   const network = new Network({
     ...settings,
@@ -59,7 +58,6 @@ function observedNetwork(broker: ServiceBroker, key: string, settings: NetworkSe
       logger.warn("Engine died", { model, reason });
     },
     onState: (state) => {
-      now = state;
       if (state === "closed") for (const forget of watched) forget();
       else logger.info("Engines changed", { model, state, threads, instances });
     },
@@ -69,8 +67,8 @@ function observedNetwork(broker: ServiceBroker, key: string, settings: NetworkSe
     liveGauge(broker, "inference.running", labels, () => network.stats.inFlight),
     loadOf(broker).registerQueue(key, () => network.stats),
     // Engines that die one after the other get no work; if that does not end, only a new process mends it.
-    health.require({ name: `engines of ${model}`, probe: "ready", met: () => now !== "failing" }),
-    health.require({ name: `engines of ${model}`, probe: "live", met: () => now !== "lost" }),
+    health.require({ name: `engines of ${model}`, probe: "ready", met: () => !GIVEN_UP.has(network.state) }),
+    health.require({ name: `engines of ${model}`, probe: "live", met: () => network.state !== "lost" }),
   ];
   return network;
 }

@@ -5,11 +5,9 @@ import type { EngineSpec, Normalisation, ReportedTensor, Runtime, Signature } fr
 import { imageShape, planeShape, toPlanes } from "./planes.ts";
 import type { DType, Tensor } from "./tensors.ts";
 
-/** ONNX Runtime on the CPU. The model is the one file that ends in `.onnx`; others may hold its weights. */
+/** ONNX Runtime on the CPU. The first file is the graph; others may hold its weights. */
 export default async function load(spec: EngineSpec): Promise<Runtime> {
-  const file = spec.files.find((name) => name.endsWith(".onnx"));
-  if (!file) throw new Error(`Expected a file that ends in .onnx but received ${spec.files.join(", ")}`);
-  const session = await InferenceSession.create(resolve(spec.dir, file), {
+  const session = await InferenceSession.create(resolve(spec.dir, spec.files[0] ?? ""), {
     intraOpNumThreads: spec.threads,
     interOpNumThreads: 1,
     graphOptimizationLevel: "all",

@@ -38,6 +38,9 @@ export interface EnginePoolOptions {
  */
 export type PoolState = "loading" | "up" | "down" | "failing" | "lost" | "closed";
 
+/** In these states work is refused at once, and the node is not ready. */
+export const GIVEN_UP: ReadonlySet<PoolState> = new Set(["failing", "lost"]);
+
 /** Deaths of every engine, without an answer in between, that make the state: by then it is no longer just bad luck. */
 const FAILING_DEATHS = 3;
 /** With the rests in between this takes about twelve seconds and ten loads. */
@@ -65,6 +68,8 @@ export class EnginePool implements Slots<EngineSlot> {
   readonly #instances: readonly Instance[];
   readonly #cores: Cores;
   readonly #onState: (state: PoolState) => void;
+  /** Those whose slot is taken, whether it computes yet or not. */
+  readonly #taken = new Set<Instance>();
   #state: PoolState = "loading";
   onFree = () => {};
   readonly #wake = () => this.onFree();
@@ -113,7 +118,7 @@ export class EnginePool implements Slots<EngineSlot> {
   }
 
   take(): EngineSlot | undefined {
-    const free = this.#instances.filter(({ state }) => state === "ready");
+    const free = this.#instances.filter((each) => each.state === "ready" && !this.#taken.has(each));
     if (free.length === 0) return undefined;
     const place = this.#cores.take(this.#wake);
     return place && this.#slot(pick(free, place), place);
@@ -126,10 +131,14 @@ export class EnginePool implements Slots<EngineSlot> {
   }
 
   #slot(instance: Instance, place: Place): EngineSlot {
+    this.#taken.add(instance);
     return {
       kind: `${instance.threads} threads`,
       run: (batch, count, scope) => instance.run(batch, count, scope),
-      release: () => place.release(),
+      release: () => {
+        this.#taken.delete(instance);
+        place.release();
+      },
     };
   }
 

@@ -1,4 +1,5 @@
 import { type ChildProcess, fork } from "node:child_process";
+import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { BatchPolicy } from "../batching/policy.ts";
 import { VARIABLES } from "../env.ts";
@@ -17,8 +18,10 @@ export interface EngineProcessOptions {
 
 /** A run is given as long as its batch is expected to take, times these: the least while somebody waits, and the most. */
 const PATIENCE = { least: 3, most: 20 };
-/** Shorter than this no run is wedged: a busy machine may stall so long, and the rest of a cold start is in here, too. */
+/** Shorter than this no run is wedged: a disk or a garbage collection may stall it so long. */
 const MIN_RUN_LIMIT_MS = 2_000;
+/** A run is looked at so often; most have ended before the first time. */
+const LOOK_MS = 500;
 /** For what was never measured: the first runs, which warm the engine up. */
 const FIRST_RUN_LIMIT_MS = 60_000;
 /** A process that was asked to close, or is no longer wanted, is killed after so long. */
@@ -27,6 +30,15 @@ const MEMORY_CHECK_MS = 500;
 /** Of what the process wrote to stderr, kept to say why it died. */
 const STDERR_KEPT = 2_000;
 const PAGE_BYTES = 4_096;
+
+const SETPRIV = "/usr/bin/setpriv";
+/**
+ * Node, where possible by way of a command that has the kernel kill it when this process dies: a process that computes
+ * without end does not notice that its parent is gone.
+ */
+const COMMAND = existsSync(SETPRIV)
+  ? { execPath: SETPRIV, execArgv: ["--pdeathsig", "KILL", process.execPath] }
+  : { execArgv: [] };
 
 type State = "starting" | "loading" | "idle" | "running" | "closing" | "dead";
 
@@ -39,11 +51,10 @@ const MOVES: Readonly<Record<State, readonly State[]>> = {
   dead: [],
 };
 
-/** The state that a message of the process leads to. */
-const AFTER: Readonly<Record<FromChild["type"], State>> = {
+/** The state that a message of the process leads to; after `refused` it is killed. */
+const AFTER: Readonly<Partial<Record<FromChild["type"], State>>> = {
   started: "loading",
   loaded: "idle",
-  refused: "dead",
   done: "idle",
   failed: "idle",
 };
@@ -72,6 +83,7 @@ export class EngineProcess implements Engine {
   /** What the load or the run waits for. */
   #awaited: PromiseWithResolvers<FromChild> | undefined;
   #memoryCheck: NodeJS.Timeout | undefined;
+  #closed: Promise<void> | undefined;
   #stderr = "";
 
   /** @param module URL of the runtime's module */
@@ -116,14 +128,11 @@ export class EngineProcess implements Engine {
 
   async run(batch: Tensors, count: number, { deadline }: RunScope): Promise<Tensors> {
     const child = this.#child;
-    if (!child || this.#state.is("dead", "closing")) throw this.#crashed("it is closed");
+    if (!child || this.#closed || this.#state.is("dead")) throw this.#crashed("it is closed");
     this.#state.move("running");
-    const limit = setTimeout(
-      () => this.#kill("a run took far longer than it should"),
-      this.#runLimitMs(count, deadline - performance.now()),
-    );
+    this.#send(child, { type: "run", batch, count });
+    const unwatch = this.#watch(child.pid ?? 0, this.#runLimitMs(count, deadline - performance.now()));
     try {
-      this.#send(child, { type: "run", batch, count });
       const reply = await this.#reply();
       if (reply.type !== "done" && reply.type !== "failed")
         throw this.#crashed(`it said "${reply.type}" in a run`);
@@ -131,24 +140,23 @@ export class EngineProcess implements Engine {
       this.#timings.observe(count, reply.computeMs);
       return reply.outputs;
     } finally {
-      clearTimeout(limit);
+      unwatch();
     }
   }
 
-  async close(): Promise<void> {
-    const child = this.#child;
-    if (!child) {
-      if (!this.#state.is("dead")) this.#die("it is closed");
-      return;
-    }
-    if (this.#state.is("closing", "dead")) return void (await this.gone);
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
     const limit = setTimeout(() => this.#kill("it did not close in time"), CLOSE_LIMIT_MS);
     // Never inside of a call: what computes is let finish.
     if (this.#state.is("running")) await this.#awaited?.promise.catch(() => {});
-    if (this.#state.is("idle")) {
+    if (this.#child && this.#state.is("idle")) {
       this.#state.move("closing");
-      this.#send(child, { type: "close" });
-    } else if (!this.#state.is("dead")) this.#kill("it is closed");
+      this.#send(this.#child, { type: "close" });
+    } else this.#kill("it is closed");
     await this.gone;
     clearTimeout(limit);
   }
@@ -157,8 +165,8 @@ export class EngineProcess implements Engine {
     const child = fork(new URL("./child.ts", import.meta.url), [], {
       serialization: "advanced",
       stdio: ["ignore", "ignore", "pipe", "ipc"],
-      execArgv: ["--disable-warning=ExperimentalWarning"],
       env: childEnv(),
+      ...COMMAND,
     });
     this.#child = child;
     this.#awaited = Promise.withResolvers();
@@ -178,7 +186,8 @@ export class EngineProcess implements Engine {
 
   #heard(message: FromChild): void {
     if (this.#state.is("closing", "dead")) return;
-    this.#state.move(AFTER[message.type]);
+    const next = AFTER[message.type];
+    if (next) this.#state.move(next);
     this.#awaited?.resolve(message);
   }
 
@@ -199,6 +208,29 @@ export class EngineProcess implements Engine {
     if (expected === undefined) return FIRST_RUN_LIMIT_MS;
     const limit = Math.min(Math.max(leftMs, PATIENCE.least * expected), PATIENCE.most * expected);
     return Math.max(limit, MIN_RUN_LIMIT_MS);
+  }
+
+  /**
+   * Kills the process when its run is over its limit. Time that it waited for a core does not count: on a machine that
+   * has too much to do nobody is wedged.
+   *
+   * @returns ends the watch
+   */
+  #watch(pid: number, limitMs: number): () => void {
+    const began = performance.now();
+    let waitedBefore: number | undefined;
+    const look = async () => {
+      const waited = await waitedForCoreMs(pid);
+      waitedBefore ??= waited;
+      const tookMs = performance.now() - began - (waited - waitedBefore);
+      if (tookMs > limitMs && watching) this.#kill("a run took far longer than it should");
+    };
+    let watching = true;
+    const timer = setInterval(look, LOOK_MS).unref();
+    return () => {
+      watching = false;
+      clearInterval(timer);
+    };
   }
 
   #kill(reason: string): void {
@@ -234,6 +266,12 @@ export class EngineProcess implements Engine {
 /** Nothing that the server is told concerns an engine, and its secrets least of all. */
 function childEnv(): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !Object.hasOwn(VARIABLES, name)));
+}
+
+/** How long the process's first thread, which takes part in every run, has waited; 0 where the system does not say. */
+async function waitedForCoreMs(pid: number): Promise<number> {
+  const schedstat = await readFile(`/proc/${pid}/schedstat`, "utf8").catch(() => "");
+  return Number(schedstat.split(" ")[1] ?? 0) / 1e6;
 }
 
 /** 0 where the system does not say. */
