@@ -63,9 +63,9 @@ export function cpuLimit(): number {
   return readCgroup().cpuLimit;
 }
 
-/** The whole cores of {@link cpuLimit}, at least 1. */
-export function wholeCores(): number {
-  return Math.max(1, Math.floor(cpuLimit()));
+/** The whole cores of a limit, at least 1: a further thread would be one too many for most of the time. */
+export function wholeCores(limit = cpuLimit()): number {
+  return Math.max(1, Math.floor(limit));
 }
 
 export interface LoadSample {
@@ -119,8 +119,11 @@ export class LoadMeter {
     const { cpu, memory } = locate(root, figures);
     this.#now = now;
     this.#root = root;
-    this.#cpu = cpu ?? { limit: figures.cores, used: figures.cpuMicros };
-    this.#memory = memory ?? { limit: figures.memoryBytes, used: figures.rssBytes };
+    this.#cpu = cpu ?? { limit: figures.cores, used: () => figures.cpuMicros() + childCpuMicros(root) };
+    this.#memory = memory ?? {
+      limit: figures.memoryBytes,
+      used: () => figures.rssBytes() + childRssBytes(root),
+    };
     this.#at = now();
     this.#cpuMicros = this.#cpu.used() ?? 0;
     this.#threads = readThreads(root);
@@ -162,15 +165,53 @@ interface Schedstat {
   readonly waited: number;
 }
 
-/** By thread ID. Empty where the kernel does not tell. */
+/** Of this process and its children, by thread ID. Empty where the kernel does not tell. */
 function readThreads(root: string): ReadonlyMap<string, Schedstat> {
-  const folder = join(root, "proc/self/task");
   const threads = new Map<string, Schedstat>();
-  for (const thread of list(folder)) {
-    const [ran, waited] = (read(join(folder, thread, "schedstat")) ?? "").split(" ").map(Number);
-    if (isCount(ran) && isCount(waited)) threads.set(thread, { ran: ran / 1000, waited: waited / 1000 });
+  for (const process of ["self", ...childIds(root)]) {
+    const folder = join(root, "proc", process, "task");
+    for (const thread of list(folder)) {
+      const [ran, waited] = (read(join(folder, thread, "schedstat")) ?? "").split(" ").map(Number);
+      if (isCount(ran) && isCount(waited)) threads.set(thread, { ran: ran / 1000, waited: waited / 1000 });
+    }
   }
   return threads;
+}
+
+/** Engines and decoders are processes of this one: what they use is its load. */
+function childIds(root: string): readonly string[] {
+  const folder = join(root, "proc/self/task");
+  return list(folder).flatMap((thread) =>
+    (read(join(folder, thread, "children")) ?? "").split(" ").filter((id) => /^\d+$/.test(id)),
+  );
+}
+
+/** Linux shows user space a hundred ticks a second and pages of this size, whatever the processor's. */
+const TICK_MICROS = 10_000;
+const PAGE_BYTES = 4_096;
+
+/** CPU time of the children that live. */
+function childCpuMicros(root: string): number {
+  const ticks = childIds(root).map((id) => {
+    const stat = read(join(root, "proc", id, "stat")) ?? "";
+    // Behind the name, which may hold spaces and brackets: utime is field 14 and stime 15 (proc(5)).
+    const [utime, stime] = stat
+      .slice(stat.lastIndexOf(")") + 2)
+      .split(" ")
+      .slice(11, 13)
+      .map(Number);
+    return isCount(utime) && isCount(stime) ? utime + stime : 0;
+  });
+  return ticks.reduce((sum, each) => sum + each, 0) * TICK_MICROS;
+}
+
+/** Memory of the children that live, without what they share. */
+function childRssBytes(root: string): number {
+  const pages = childIds(root).map((id) => {
+    const [, resident, shared] = (read(join(root, "proc", id, "statm")) ?? "").split(" ").map(Number);
+    return isCount(resident) && isCount(shared) ? resident - shared : 0;
+  });
+  return pages.reduce((sum, each) => sum + each, 0) * PAGE_BYTES;
 }
 
 /** What the threads did in between; those that came or went are left out. */
@@ -195,7 +236,7 @@ function locate(root: string, figures: ProcessFigures): Cgroup {
   const v2 = read(join(mount, "cgroup.controllers")) !== undefined;
   const limits = v2 ? limitsV2(mount, paths.get("") ?? "/") : limitsV1(mount, paths);
   // `cpus()` and not `figures.cores`: Node rounds a fractional quota down there.
-  const cpu = tightest(limits.cpu, Math.max(figures.cores, cpus().length));
+  const cpu = atMost(allowedCores(root), tightest(limits.cpu, Math.max(figures.cores, cpus().length)));
   const memory = tightest(limits.memory, figures.memoryBytes);
   const version = v2 ? 2 : list(mount).length > 0 ? 1 : 0;
   return { version, ...(cpu ? { cpu } : {}), ...(memory ? { memory } : {}) };
@@ -245,6 +286,21 @@ function limited(limit: number | undefined, used: () => number | undefined): rea
 function tightest(levels: readonly Limited[], machine: number): Limited | undefined {
   const [first] = levels.filter(({ limit }) => limit < machine).sort((a, b) => a.limit - b.limit);
   return first;
+}
+
+/** A quota may be larger than what the cores of a cpuset can use of it. */
+function atMost(cores: number, limited: Limited | undefined): Limited | undefined {
+  return limited && { ...limited, limit: Math.min(limited.limit, cores) };
+}
+
+/** Cores that the process may run on (`0-3,8`); Infinity where the kernel does not say. */
+function allowedCores(root: string): number {
+  const [, list] = /^Cpus_allowed_list:\s*([\d,-]+)$/m.exec(read(join(root, "proc/self/status")) ?? "") ?? [];
+  if (list === undefined) return Number.POSITIVE_INFINITY;
+  return list.split(",").reduce((sum, range) => {
+    const [first = 0, last = first] = range.split("-").map(Number);
+    return sum + last - first + 1;
+  }, 0);
 }
 
 /** Path by controller name out of `/proc/self/cgroup` (`4:memory:/a/b`); v2's has the empty name. */

@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { LoadMeter, type ProcessFigures, readCgroup } from "../../../../lib/load/cgroup.ts";
+import { LoadMeter, type ProcessFigures, readCgroup, wholeCores } from "../../../../lib/load/cgroup.ts";
 
 const GIB = 2 ** 30;
 
@@ -111,6 +111,24 @@ describe("readCgroup", () => {
     expect(limits({})).toEqual({ version: 0, cpuLimit: 8, memoryLimitBytes: 64 * GIB });
   });
 
+  test.each([
+    ["400000", "0-1", 2, 2],
+    ["400000", "0,2,4-5", 4, 4],
+    ["400000", "0-7", 4, 4],
+    ["400000", "3", 1, 1],
+    ["150000", "0-1", 1.5, 1],
+    ["250000", "0-7", 2.5, 2],
+    ["50000", "0-7", 0.5, 1],
+    ["400000", "", 4, 4],
+  ])("a quota of %s µs in 100000 on cores %s is %d cores and %i threads", (quota, cores, limit, threads) => {
+    const { cpuLimit } = limits({
+      ...V2,
+      "sys/fs/cgroup/cpu.max": `${quota} 100000`,
+      "proc/self/status": `Name:\tnode\nCpus_allowed:\tff\nCpus_allowed_list:\t${cores}\nThreads:\t7\n`,
+    });
+    expect([cpuLimit, wholeCores(cpuLimit)]).toEqual([limit, threads]);
+  });
+
   test.each(["", "garbage", "-5 100000", "100000 0", "NaN NaN", "100000"])(
     "ignores a cpu.max of %j",
     (text) => {
@@ -164,6 +182,24 @@ describe("LoadMeter", () => {
     used.rss = 16 * GIB;
     write(root, { "sys/fs/cgroup/cpu.stat": "usage_usec 9000000" });
     expect(meter.sample()).toEqual({ cpu: 0.25, wait: 0, memory: 0.25 });
+  });
+
+  test("counts the children of a process that no cgroup limits, in everything", () => {
+    const { used, figures, clock, now } = machine();
+    const child = (ticks: number) => ({
+      "proc/70/stat": `70 (node (a) b) R 1 1 1 0 -1 4194304 1 2 3 4 ${ticks} ${ticks} 0 0 20 0 7 0`,
+      "proc/70/statm": `900000 ${(3 * GIB) / 4096} ${GIB / 4096} 1 0 1 0`,
+      "proc/70/task/70/schedstat": `${ticks * 1e7} ${ticks * 1e7} 9`,
+    });
+    const root = tree({ "proc/self/task/1/children": "70 71 \n", ...child(0) });
+    const meter = new LoadMeter({ root, figures, now });
+    clock.ms = 1000;
+    used.cpu = 1_000_000;
+    used.rss = 14 * GIB;
+    write(root, child(50));
+    const { cpu, memory, wait } = meter.sample();
+    expect([cpu, memory]).toEqual([0.25, 0.25]);
+    expect(wait).toBeGreaterThan(0.4);
   });
 
   test("never leaves 0 to 1", () => {
