@@ -87,7 +87,10 @@ export default defineService<Vars>()({
 
   methods: {
     createServer() {
-      this.listener = new Listener(this.settings.http, this.httpHandler);
+      // Called before `gateway` is there.
+      this.listener = new Listener(this.settings.http, this.httpHandler, (access) =>
+        this.gateway.record(access),
+      );
       this.server = this.listener.server;
     },
     errorHandler(req: IncomingMessage, res: ServerResponse, error: unknown) {

@@ -7,6 +7,7 @@ import { Retry } from "../request/retry.ts";
 import { healthOf } from "../telemetry/health.ts";
 import { count } from "../telemetry/metrics.ts";
 import type { ClassifyParams, ClassifyResult, ImageAnswer } from "../types.ts";
+import { note } from "./access.ts";
 import { Admission } from "./admission.ts";
 import { type Answer, classifyAnswer } from "./answer.ts";
 import { bodyKind, readImages } from "./body.ts";
@@ -42,6 +43,7 @@ export class Classifier {
   async classify(exchange: Exchange, models: readonly string[] | undefined): Promise<Answer> {
     const { req, res, requestId, startedAt } = exchange;
     const { maxImageBytes, maxImages, bodyTimeoutMs, minBodyRate } = this.#options;
+    note(res, { models: models ?? ["*"] });
     const timeout = timeoutOf(req.headers, this.#options);
     // A deadline that the client named counts from its first byte, ours from its last: an upload may be slow.
     const named = req.headers["x-request-timeout-ms"] !== undefined;

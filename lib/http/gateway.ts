@@ -5,6 +5,7 @@ import { listModels } from "../models/catalog.ts";
 import { healthResponse, type Probe } from "../telemetry/health.ts";
 import { count, observe } from "../telemetry/metrics.ts";
 import { METRICS_CONTENT_TYPE, scrape } from "../telemetry/prometheus.ts";
+import { type Access, note } from "./access.ts";
 import { type Answer, errorAnswer } from "./answer.ts";
 import { Classifier } from "./classifier.ts";
 import type { Exchange, Handler, RoutedRequest } from "./exchange.ts";
@@ -76,6 +77,7 @@ export class Gateway {
   /** Answers a routed request. Never rejects. */
   async serve(route: Route, req: RoutedRequest, res: ServerResponse): Promise<void> {
     const startedAt = performance.now();
+    note(res, { route: `/${route}` });
     const requestId = idOf(res);
     const hangUp = new AbortController();
     res.once("close", () => {
@@ -88,15 +90,14 @@ export class Gateway {
       ...answer,
       headers: { "server-timing": `total;dur=${(seconds * 1e3).toFixed(2)}`, ...answer.headers },
     });
-    count(this.#broker, "http.requests.total", { route: `/${route}`, status: String(answer.status) });
-    observe(this.#broker, "http.request.seconds", seconds, { route: `/${route}` });
-    this.#logger.debug("Request answered", {
-      requestId,
-      method: req.method,
-      url: req.originalUrl,
-      status: answer.status,
-      seconds,
-    });
+  }
+
+  /** Counts and logs a request, also one that got no answer from here: a file of the page, or no HTTP at all. */
+  record({ seconds, ...access }: Access): void {
+    const { route, status } = access;
+    count(this.#broker, "http.requests.total", { route, status: String(status) });
+    observe(this.#broker, "http.request.seconds", seconds, { route });
+    this.#logger.info("Request", { ...access, ms: Math.round(seconds * 1e5) / 1e2 });
   }
 
   /** Answers a request that failed before it got to a route, or found none. */

@@ -9,7 +9,8 @@ import {
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { setImmediate as turn } from "node:timers/promises";
-import { type ErrorCode, ServingError } from "../errors.ts";
+import { type ErrorCode, ServingError, type WireError } from "../errors.ts";
+import { type Access, type RecordAccess, watch } from "./access.ts";
 import { type Answer, errorAnswer } from "./answer.ts";
 import { Clients } from "./client.ts";
 import { type Connection, Connections } from "./connections.ts";
@@ -54,13 +55,16 @@ export class Listener {
   readonly #connections: Connections;
   readonly #options: ListenerOptions;
   readonly #handler: Handler;
+  readonly #record: RecordAccess;
   #draining = false;
   /** Connections and requests so far. */
   #arrivals = 0;
 
-  constructor(options: ListenerOptions, handler: Handler) {
+  /** @param record told of every request, also of those that never reach the handler */
+  constructor(options: ListenerOptions, handler: Handler, record: RecordAccess = () => {}) {
     this.#options = options;
     this.#handler = handler;
+    this.#record = record;
     this.#connections = new Connections(options.maxConnections);
     const clients = new Clients(options.trustedProxies);
     this.server = createServer({
@@ -79,10 +83,11 @@ export class Listener {
     // The handler asks for the body with `writeContinue()`, so one that is refused is never sent.
     this.server.on("checkContinue", onRequest);
     this.server.on("checkExpectation", (req, res) => {
+      watch(req, res, record);
       refuse(req, res, new ServingError("EXPECTATION_FAILED", "Expected no Expect but 100-continue"));
     });
-    this.server.on("connect", (_req: IncomingMessage, socket: Duplex) => {
-      sendRaw(socket, rawAnswer("METHOD_NOT_ALLOWED", "This is no proxy"));
+    this.server.on("connect", (_req: IncomingMessage, socket: Socket) => {
+      this.#answerRaw(socket, rawAnswer("METHOD_NOT_ALLOWED", "This is no proxy"));
     });
     this.server.on("connection", (socket: Socket) => {
       this.#arrivals++;
@@ -150,6 +155,7 @@ export class Listener {
   #handle(connection: Connection, req: IncomingMessage, res: ServerResponse): void {
     connection.busy = true;
     connection.response = res;
+    watch(req, res, this.#record);
     res.once("close", () => this.#next(connection));
     if (this.#draining && connection.waiting.length === 0) res.shouldKeepAlive = false;
     req.url = originForm(req.url ?? "");
@@ -180,7 +186,12 @@ export class Listener {
     if (answering && !response.shouldKeepAlive && error.code !== "ECONNRESET") socket.destroySoon();
     else if (error.code === "ECONNRESET" || answering) socket.destroy();
     // The parser also complains of what comes after the bytes it complained of first.
-    else if (socket.writable) sendRaw(socket, this.#answerTo(error));
+    else if (socket.writable) this.#answerRaw(socket, this.#answerTo(error));
+  }
+
+  #answerRaw(socket: Socket, answer: Answer): void {
+    sendRaw(socket, answer);
+    this.#record(refusal(socket, answer));
   }
 
   /** To what never became a request. */
@@ -203,6 +214,22 @@ function refuse(req: IncomingMessage, res: ServerResponse, error: ServingError):
 
 function rawAnswer(code: ErrorCode, message: string): Answer {
   return errorAnswer(new ServingError(code, message), randomUUID());
+}
+
+/** What is known of bytes that never became a request. */
+function refusal({ bytesRead, bytesWritten }: Socket, { status, body }: Answer): Access {
+  const { code, requestId = "" } = (body as { error: WireError }).error;
+  return {
+    method: "",
+    route: "none",
+    path: "",
+    status,
+    seconds: 0,
+    bytesIn: bytesRead,
+    bytesOut: bytesWritten,
+    requestId,
+    code,
+  };
 }
 
 function endAfterBody(socket: Socket, req: IncomingMessage): void {

@@ -1,4 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { WireError } from "../errors.ts";
+import { answered, note } from "./access.ts";
 import type { Answer } from "./answer.ts";
 
 /** How long, and how much of, an unwanted request is read and thrown away after its answer. */
@@ -32,12 +34,16 @@ export function send(req: IncomingMessage, res: ServerResponse, { status, body, 
     "content-length": Buffer.byteLength(text),
     ...headers,
   });
-  if (ends) {
-    res.end(text);
-    return;
-  }
-  res.write(text);
-  linger(req, res);
+  if (ends) res.end(text);
+  else res.write(text);
+  note(res, codeOf(body));
+  answered(res);
+  if (!ends) linger(req, res);
+}
+
+function codeOf(body: unknown): { readonly code?: string } {
+  const { error } = (body ?? {}) as { readonly error?: Partial<WireError> };
+  return error?.code === undefined ? {} : { code: error.code };
 }
 
 /** Whether the whole body is announced, small, and sent without being asked for. */

@@ -85,8 +85,9 @@ async function start({ http: options = {}, classify = allYes }: Setup = {}) {
     broker,
     url: `http://127.0.0.1:${server.address().port}`,
     cancelled,
-    /** What was logged since the start. */
-    logged: () => logger.lines.slice(started).filter((line) => /^(warn|error|fatal|info) /.test(line)),
+    /** What was logged since the start, but for the line that every request has. */
+    logged: () =>
+      logger.lines.slice(started).filter((line) => /^(warn|error|fatal|info) (?!Request )/.test(line)),
   };
 }
 
