@@ -1,0 +1,102 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+
+/**
+ * What of the environment a child gets: where things are, not what this process may do. Foreign input is read there,
+ * and passwords of RabbitMQ or Redis have no business in it.
+ */
+const INHERITED = [
+  "PATH",
+  "HOME",
+  "TMPDIR",
+  "TZ",
+  "LANG",
+  "LC_ALL",
+  "LD_LIBRARY_PATH",
+  "LD_PRELOAD",
+  "NODE_ENV",
+];
+
+/**
+ * Starts a module as a process of its own, with a channel that keeps typed arrays. It prints nowhere: what foreign
+ * input makes native libraries say is not for our log. It keeps nobody alive: see {@link hold}.
+ *
+ * @param env on top of what it inherits
+ * @param execArgv flags of Node
+ */
+export function startChild(
+  module: URL,
+  env: Readonly<Record<string, string>> = {},
+  execArgv: string[] = [],
+): ChildProcess {
+  const inherited = INHERITED.flatMap((name) => {
+    const value = process.env[name];
+    return value === undefined ? [] : [[name, value] as const];
+  });
+  const child = fork(module, {
+    serialization: "advanced",
+    execArgv,
+    env: { ...Object.fromEntries(inherited), ...env },
+    stdio: ["ignore", "ignore", "ignore", "ipc"],
+  });
+  // A channel whose other end died says so here; that the child is gone, "exit" says.
+  child.on("error", () => {});
+  hold(child, false);
+  return child;
+}
+
+/** Whether this process stays alive for the child's next word. */
+export function hold(child: ChildProcess, held: boolean): void {
+  if (held) {
+    child.ref();
+    child.channel?.ref();
+  } else {
+    child.unref();
+    child.channel?.unref();
+  }
+}
+
+/** Of 1000: when memory runs out, the kernel ends this process before its parent, who replaces it. */
+const EXPENDABLE = "800";
+
+/**
+ * For the child's first line. It ends when its parent does, however that ended, and not before: signals to the whole
+ * group (Ctrl-C, a service manager's SIGTERM) are the parent's to answer, who still has work for it. By SIGKILL, as an
+ * exit would wait for native code that may never return.
+ */
+export function serveParent(): void {
+  process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
+  process.on("SIGTERM", () => {});
+  process.on("SIGINT", () => {});
+  try {
+    writeFileSync("/proc/self/oom_score_adj", EXPENDABLE);
+  } catch {
+    // Not Linux.
+  }
+}
+
+/** What a process uses, as the kernel says. */
+export interface Usage {
+  /** Resident memory, bytes. */
+  readonly memoryBytes: number;
+  /** CPU time so far, milliseconds. */
+  readonly cpuMs: number;
+}
+
+/** Ticks of /proc's times a second; Linux shows user space 100 on every architecture. */
+const TICKS_PER_SECOND = 100;
+
+/** What a process uses at this moment; undefined where there is no such process, or no /proc (all but Linux). */
+export function usageOf(pid: number): Usage | undefined {
+  try {
+    const memory = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1];
+    // Behind the name, which may hold spaces and brackets: state is field 3, utime 14 and stime 15 (proc(5)).
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    const ticks = Number(fields[11]) + Number(fields[12]);
+    if (memory === undefined || !Number.isFinite(ticks)) return undefined;
+    return { memoryBytes: Number(memory) * 1024, cpuMs: (ticks * 1000) / TICKS_PER_SECOND };
+  } catch {
+    return undefined;
+  }
+}
