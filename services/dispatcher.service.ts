@@ -27,6 +27,7 @@ interface Vars {
   dispatcher: Dispatcher;
   cancellations: Cancellations;
   cache: AnswerCache | undefined;
+  pipeline: ImagePipeline;
   retry: Retry;
   predict(ctx: Context, action: string, params: PredictParams): Promise<ModelAnswer>;
 }
@@ -54,13 +55,14 @@ export default defineService<Vars>()({
             (result) => count(this.broker, "cache.requests.total", { result }),
           )
         : undefined;
+    this.pipeline = new ImagePipeline({
+      ...limits,
+      // The bound is the one by model: what may be open to one, and as much to others, may wait for its decode.
+      maxWaiting: 2 * maxInFlight,
+      ...(concurrency > 0 ? { concurrency } : {}),
+    });
     this.dispatcher = new Dispatcher({
-      pipeline: new ImagePipeline({
-        ...limits,
-        // The bound is the one by model: what may be open to one, and as much to others, may wait for its decode.
-        maxWaiting: 2 * maxInFlight,
-        ...(concurrency > 0 ? { concurrency } : {}),
-      }),
+      pipeline: this.pipeline,
       models: () => listModels(this.broker),
       maxInFlight,
       ...(this.cache ? { cache: this.cache } : {}),
@@ -74,7 +76,13 @@ export default defineService<Vars>()({
     },
   },
 
+  /** Ready only with a decoder; they start beside the models. */
+  started() {
+    return this.pipeline.start();
+  },
+
   async stopped() {
+    this.pipeline.close();
     await this.cache?.close();
   },
 

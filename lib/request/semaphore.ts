@@ -1,25 +1,63 @@
 import { ServingError } from "../errors.ts";
 
+export interface SemaphoreOptions {
+  /** What the permits are for, as the client reads it: "The queue of <name> is full". */
+  readonly name: string;
+  /** Tasks at once, from 1. */
+  readonly permits: number;
+  /** Tasks that may wait; the next is refused. */
+  readonly maxWaiting: number;
+  /** What the weights of all running tasks may come to, unless one alone weighs more. @default Infinity */
+  readonly capacity?: number;
+}
+
+/** What a task takes, as far as it is known before. */
+export interface TaskSize {
+  /** How long it will take, milliseconds. @default 0 */
+  readonly expectedMs?: number;
+  /** Of something that is scarcer than permits (memory). 0: the task is light. @default 0 */
+  readonly weight?: number;
+}
+
+interface Waiting {
+  readonly start: () => void;
+  /** Its place in line: a time on the clock of `performance.now()`. */
+  readonly rank: number;
+  readonly weight: number;
+}
+
 /**
- * At most `permits` tasks at once, at most `maxWaiting` in line, first come first served.
+ * A task stands in line as if it had come so many times later as it will take: whoever comes within that time and is
+ * quick passes. Not for ever: after that time nobody passes any more.
+ */
+const PATIENCE = 4;
+
+/**
+ * At most `permits` tasks at once, at most `maxWaiting` in line; the quick pass the slow for a while.
  *
  * Free → the task starts at once. Taken → it waits; its signal takes it out of the line. Line full → refused at
  * once. A permit is held until its task has really settled, even when the caller was let go earlier by the signal:
  * native work cannot be interrupted, and what still runs must still count.
+ *
+ * Tasks with a weight leave one permit to the light ones, if there is more than one, and start only while their
+ * weights together stay within the capacity. None of them passes another that waits for that.
  */
 export class Semaphore {
   readonly #name: string;
   readonly #permits: number;
   readonly #maxWaiting: number;
-  /** Starts the waiting task. A set, so that leaving the line costs the same wherever one stands. */
-  readonly #line = new Set<() => void>();
+  readonly #capacity: number;
+  /** By rank, the first to start first. */
+  readonly #line: Waiting[] = [];
   #active = 0;
+  #heavy = 0;
+  #weight = 0;
 
-  /** @param name what the permits are for, as the client reads it: "The queue of <name> is full" */
-  constructor(name: string, permits: number, maxWaiting: number) {
+  constructor({ name, permits, maxWaiting, capacity = Number.POSITIVE_INFINITY }: SemaphoreOptions) {
     this.#name = name;
     this.#permits = permits;
     this.#maxWaiting = maxWaiting;
+    this.#capacity = capacity;
   }
 
   /** Tasks that hold a permit. */
@@ -29,7 +67,7 @@ export class Semaphore {
 
   /** Tasks in line. */
   get waiting(): number {
-    return this.#line.size;
+    return this.#line.length;
   }
 
   /**
@@ -38,15 +76,16 @@ export class Semaphore {
    *
    * @throws {ServingError} QUEUE_FULL
    */
-  run<T>(task: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  run<T>(task: () => Promise<T>, signal?: AbortSignal, size: TaskSize = {}): Promise<T> {
+    const { expectedMs = 0, weight = 0 } = size;
     return new Promise<T>((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
+      const leave = () => {
+        signal?.removeEventListener("abort", abort);
+        this.#release(weight);
+      };
       const start = () => {
-        this.#active += 1;
-        const leave = () => {
-          signal?.removeEventListener("abort", abort);
-          this.#release();
-        };
+        this.#take(weight);
         // `then` and not `finally`: the outcome goes to the caller, and nowhere else.
         task().then(
           (value) => {
@@ -59,15 +98,20 @@ export class Semaphore {
           },
         );
       };
+      const waiting = { start, rank: performance.now() + PATIENCE * expectedMs, weight };
       const abort = () => {
-        this.#line.delete(start);
+        const at = this.#line.indexOf(waiting);
+        if (at >= 0) {
+          this.#line.splice(at, 1);
+          // It may have been the one that others waited behind.
+          this.#startNext();
+        }
         reject(signal?.reason);
       };
-      if (this.#active < this.#permits) {
-        start();
-      } else if (this.#line.size < this.#maxWaiting) {
-        this.#line.add(start);
-      } else {
+      this.#enter(waiting);
+      this.#startNext();
+      if (this.#line.length > this.#maxWaiting && this.#line.includes(waiting)) {
+        this.#line.splice(this.#line.indexOf(waiting), 1);
         return reject(
           new ServingError("QUEUE_FULL", `The queue of ${this.#name} is full (${this.#maxWaiting} items)`, {
             limit: this.#maxWaiting,
@@ -78,11 +122,43 @@ export class Semaphore {
     });
   }
 
-  #release(): void {
+  #enter(waiting: Waiting): void {
+    let at = this.#line.length;
+    while (at > 0 && (this.#line[at - 1]?.rank ?? 0) > waiting.rank) at -= 1;
+    this.#line.splice(at, 0, waiting);
+  }
+
+  #startNext(): void {
+    for (let next = this.#eligible(); next >= 0; next = this.#eligible()) {
+      const [waiting] = this.#line.splice(next, 1);
+      waiting?.start();
+    }
+  }
+
+  /** The place in line of the task to start now; -1: none. */
+  #eligible(): number {
+    if (this.#active >= this.#permits) return -1;
+    const first = this.#line[0];
+    if (!first) return -1;
+    if (first.weight === 0 || this.#fits(first.weight)) return 0;
+    return this.#line.findIndex(({ weight }) => weight === 0);
+  }
+
+  #fits(weight: number): boolean {
+    if (this.#heavy === 0) return true;
+    return this.#heavy < Math.max(1, this.#permits - 1) && this.#weight + weight <= this.#capacity;
+  }
+
+  #take(weight: number): void {
+    this.#active += 1;
+    this.#weight += weight;
+    if (weight > 0) this.#heavy += 1;
+  }
+
+  #release(weight: number): void {
     this.#active -= 1;
-    const [next] = this.#line;
-    if (!next) return;
-    this.#line.delete(next);
-    next();
+    this.#weight -= weight;
+    if (weight > 0) this.#heavy -= 1;
+    this.#startNext();
   }
 }

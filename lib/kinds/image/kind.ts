@@ -110,7 +110,9 @@ export const image: Kind<ImagePart, ImageInput, ImageInfo> = {
 
   async open(options) {
     const { ImagePreparer } = await import("./preparer.ts");
-    return new ImagePreparer(options);
+    const preparer = new ImagePreparer(options);
+    await preparer.start();
+    return preparer;
   },
 };
 

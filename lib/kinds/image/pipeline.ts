@@ -1,20 +1,12 @@
 import { hash } from "node:crypto";
 import { availableParallelism } from "node:os";
-import sharp, { type Sharp } from "sharp";
 import { CancelledError, DeadlineExceededError, ServingError } from "../../errors.ts";
 import { Semaphore } from "../../request/semaphore.ts";
-import { decodableBytes, type ImageFormat, sniffFormat } from "./format.ts";
+import { type Allowance, DecoderKilledError, Decoders } from "./decoders.ts";
+import type { Decoded, Job, Size } from "./decoding.ts";
+import { sniffFormat } from "./format.ts";
 import type { ImageInfo, ImageInput } from "./kind.ts";
-
-// Process-wide settings of libvips. Every image is seen once, so its operation cache can only cost memory; one thread
-// for each image, because several images are decoded at once; and no loader but the six we promise, so that a gap in
-// our own look at the first bytes cannot reach SVG's or PDF's.
-sharp.cache(false);
-sharp.concurrency(1);
-sharp.block({ operation: ["VipsForeignLoad"] });
-sharp.unblock({
-  operation: ["Jpeg", "Png", "Webp", "Nsgif", "Heif", "Tiff"].map((name) => `VipsForeignLoad${name}Buffer`),
-});
+import { type ImageFormat, type Screened, screen } from "./screen/screen.ts";
 
 export interface ImagePipelineOptions {
   /**
@@ -24,15 +16,22 @@ export interface ImagePipelineOptions {
    */
   maxBytes?: number;
   /**
-   * Largest decoded image, in pixels of its first frame. At least 1. The worst case of memory for one decode is
-   * about 8 bytes for each (an interlaced 16-bit PNG with alpha).
+   * Largest decoded image, in pixels of its first frame. At least 1.
    *
    * @default 40_000_000
    */
   maxPixels?: number;
   /**
-   * Images decoded at once. At least 1. Each takes one thread of libuv's pool (`UV_THREADPOOL_SIZE`, 4 by
-   * default), which file system, DNS and crypto share: leave them one.
+   * Memory that all decodes together may need, in bytes, and each of them alone. At least 1. It depends on format and
+   * depth: 40 megapixels take 4 bytes each as a progressive JPEG, 8 as WebP or as an interlaced 16-bit PNG with alpha.
+   * AVIF takes 17 to 30, so that its limit is 16 to 28 megapixels.
+   *
+   * @default 469_762_048 (448 MiB)
+   */
+  maxDecodeBytes?: number;
+  /**
+   * Images decoded at once. At least 1. Each in a process of its own, of about 80 MB when idle, of which half is
+   * shared.
    *
    * @default the CPU limit (the container's, else the machine's cores), but at most 3
    */
@@ -61,8 +60,27 @@ export interface PrepareOptions {
   onStart?: (() => void) | undefined;
 }
 
+/** Of what screening counted, so that decoders may take more than was measured: other content, other machines. */
+const MEMORY_SLACK_BYTES = 128 * 2 ** 20;
+const CPU_SLACK_MS = 500;
+const CPU_FACTOR = 4;
+/** The encoded bytes in the decoder: as they arrive, as a message, and in libvips' hands. */
+const COPIES = 3;
+/** Of a pixel of the result, on its way through libvips: bytes, and milliseconds to scale and convert it. */
+const OUTPUT_BYTES = 12;
+const OUTPUT_MS = 50e-6;
+
+/** From here on an image leaves a decoder to the others: a 12-megapixel JPEG takes 50 ms, as a PNG or WebP 400. */
+const HEAVY_MS = 250;
+const HEAVY_BYTES = 64 * 2 ** 20;
+
 /**
- * Encoded photos in, pixels for a model out. Limits are checked on the header, before any pixel is decoded.
+ * Encoded photos in, pixels for a model out.
+ *
+ * Three walls stand before foreign bytes. The format's own screening walks the header here, in bounded time, and counts
+ * pixels, memory and time before any pixel is decoded; the decoder gets what it left. Decoding happens in processes of
+ * its own, which hold nothing else. And one that takes more than its image may, memory or time, is ended; the image is
+ * then refused.
  *
  * What a model sees: the photo turned upright (EXIF), in sRGB (embedded profiles are applied, CMYK and greyscale
  * converted, 16 bits reduced to 8), transparent parts on white, scaled with an antialiased triangle filter.
@@ -72,52 +90,78 @@ export interface PrepareOptions {
 export class ImagePipeline {
   readonly #maxBytes: number;
   readonly #maxPixels: number;
+  readonly #maxDecodeBytes: number;
   readonly #timeoutMs: number;
-  readonly #decodes: Semaphore;
+  readonly #decoders: Decoders;
+  readonly #line: Semaphore;
 
   /** @throws {TypeError} on an option out of its range */
   constructor(options: ImagePipelineOptions = {}) {
     const {
       maxBytes = 10 * 2 ** 20,
       maxPixels = 40e6,
+      maxDecodeBytes = 448 * 2 ** 20,
       concurrency = Math.min(availableParallelism(), 3),
       maxWaiting = 128,
       timeoutMs = 10_000,
     } = options;
     this.#maxBytes = integer("maxBytes", maxBytes, 1);
     this.#maxPixels = integer("maxPixels", maxPixels, 1);
+    this.#maxDecodeBytes = integer("maxDecodeBytes", maxDecodeBytes, 1);
     this.#timeoutMs = integer("timeoutMs", timeoutMs, 1, 3_600_000);
-    this.#decodes = new Semaphore(
-      "the image decoder",
-      integer("concurrency", concurrency, 1),
-      integer("maxWaiting", maxWaiting, 0),
-    );
+    this.#decoders = new Decoders(integer("concurrency", concurrency, 1));
+    this.#line = new Semaphore({
+      name: "the image decoder",
+      permits: concurrency,
+      maxWaiting: integer("maxWaiting", maxWaiting, 0),
+      capacity: maxDecodeBytes,
+    });
   }
 
   /** Images being decoded. */
   get active(): number {
-    return this.#decodes.active;
+    return this.#line.active;
   }
 
   /** Images waiting for their decode. */
   get waiting(): number {
-    return this.#decodes.waiting;
+    return this.#line.waiting;
+  }
+
+  /** Whether a decoder is up. */
+  get ready(): boolean {
+    return this.#decoders.ready;
+  }
+
+  /** Of the decoders that are up: their memory and CPU time are not this process's. */
+  get decoderPids(): readonly number[] {
+    return this.#decoders.pids;
   }
 
   /**
-   * What the header says; no pixel is decoded. Not bounded by `concurrency`: it costs a twentieth of a decode.
+   * Starts the decoders ahead of the first image, which otherwise starts its own. Resolves when one is up.
+   *
+   * @throws {AggregateError} if none can be started
+   */
+  start(): Promise<void> {
+    return this.#decoders.start();
+  }
+
+  /** Ends the decoders; what they decode is lost. */
+  close(): void {
+    this.#decoders.close();
+  }
+
+  /**
+   * What the header says; no pixel is decoded, and no decoder's code is run. Takes at most a few milliseconds for each
+   * mebibyte, whatever the bytes are.
    *
    * @throws {ServingError} BAD_REQUEST (empty), PAYLOAD_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE, INVALID_IMAGE,
    *   TOO_MANY_PIXELS
    */
   async inspect(bytes: Uint8Array): Promise<ImageInfo> {
-    const { format, data } = this.#admit(bytes);
-    const reader = sharp(data, { failOn: "error", limitInputPixels: false });
-    const { autoOrient } = await reader.metadata().catch(() => {
-      throw new ServingError("INVALID_IMAGE", `The header of the ${format.toUpperCase()} cannot be read`);
-    });
-    const { width, height } = autoOrient;
-    if (width * height > this.#maxPixels) throw this.#tooManyPixels(`${width}×${height} pixels`);
+    const { format, screened } = this.#admit(bytes);
+    const { width, height } = upright(screened);
     return { width, height, format, bytes: bytes.byteLength, sha256: hash("sha256", bytes, "hex") };
   }
 
@@ -126,32 +170,45 @@ export class ImagePipeline {
    * {@link ImageInput.shortSide}; a `shortSide` too small for the frame is raised until the photo covers it. Small
    * photos are enlarged.
    *
-   * @throws {ServingError} as `inspect`, and QUEUE_FULL, DEADLINE_EXCEEDED, CANCELLED
+   * Images wait for a decoder; small ones pass large ones. An image that takes far more memory or time than its like is
+   * INVALID_IMAGE.
+   *
+   * @throws {ServingError} as `inspect`, and QUEUE_FULL, DEADLINE_EXCEEDED, CANCELLED, INTERNAL (no decoder)
    */
   async prepare(bytes: Uint8Array, input: ImageInput, options: PrepareOptions = {}): Promise<Uint8Array> {
     const { signal, deadline = Number.POSITIVE_INFINITY, onStart } = options;
-    const { format, data } = this.#admit(bytes);
+    const { format, screened } = this.#admit(bytes);
     const timeLeft = Math.min(deadline - performance.now(), this.#timeoutMs);
     if (signal?.aborted) throw new CancelledError();
     if (timeLeft <= 0) throw new DeadlineExceededError("decode");
 
+    const { width, height } = input;
+    const box = coveredBox(input);
+    const job = { data: screened.data, format, box, frame: { width, height }, maxPixels: this.#maxPixels };
+    const expectedMs = screened.expectedMs + box.width * box.height * OUTPUT_MS;
+    const memoryBytes = memoryOf(screened, box);
     const stop = new AbortController();
     const cancel = () => stop.abort(new CancelledError());
     const timer = setTimeout(() => stop.abort(new DeadlineExceededError("decode")), timeLeft);
     signal?.addEventListener("abort", cancel, { once: true });
+    const decode = () => {
+      onStart?.();
+      return this.#decode(job, {
+        memoryBytes: memoryBytes + MEMORY_SLACK_BYTES,
+        cpuMs: CPU_SLACK_MS + CPU_FACTOR * expectedMs,
+        wallMs: this.#timeoutMs,
+      });
+    };
+    const heavy = expectedMs > HEAVY_MS || memoryBytes > HEAVY_BYTES;
     try {
-      const decode = () => {
-        onStart?.();
-        return this.#decode(data, format, input);
-      };
-      return await this.#decodes.run(decode, stop.signal);
+      return await this.#line.run(decode, stop.signal, { expectedMs, weight: heavy ? memoryBytes : 0 });
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener("abort", cancel);
     }
   }
 
-  #admit(bytes: Uint8Array): { format: ImageFormat; data: Uint8Array } {
+  #admit(bytes: Uint8Array): { format: ImageFormat; screened: Screened } {
     if (bytes.byteLength === 0) throw new ServingError("BAD_REQUEST", "The image is empty");
     if (bytes.byteLength > this.#maxBytes) {
       throw new ServingError(
@@ -166,32 +223,33 @@ export class ImagePipeline {
         "The image is not a JPEG, PNG, WebP, GIF, AVIF or TIFF",
       );
     }
-    return { format, data: decodableBytes(bytes, format) };
+    const screened = screen(bytes, format);
+    const { width, height } = upright(screened);
+    if (screened.pixels > this.#maxPixels) throw this.#tooManyPixels(`${width}×${height} pixels`);
+    if (screened.memoryBytes > this.#maxDecodeBytes) {
+      throw new ServingError(
+        "TOO_MANY_PIXELS",
+        `${width}×${height} pixels take ${mebibytes(screened.memoryBytes)} MiB to decode as this kind of ${format.toUpperCase()}; at most ${mebibytes(this.#maxDecodeBytes)} are allowed`,
+      );
+    }
+    return { format, screened };
   }
 
-  async #decode(data: Uint8Array, format: ImageFormat, input: ImageInput): Promise<Uint8Array> {
-    const box = coveredBox(input);
-    const pipeline = sharp(data, {
-      // Refuses what is cut short or makes no sense to libpng, libtiff, …; lets pass the warnings that many cameras'
-      // JPEGs come with.
-      failOn: "error",
-      limitInputPixels: this.#maxPixels,
-      autoOrient: true,
-    })
-      // Triangle filter: of libvips' kernels the nearest to training's pixels. `fastShrinkOnLoad` would save up to
-      // 10 % of large photos' decode, but move some of them by a fraction of a pixel.
-      .resize({ ...box, fit: "cover", kernel: "linear", fastShrinkOnLoad: false })
-      .flatten({ background: "#fff" })
-      .timeout({ seconds: Math.ceil(this.#timeoutMs / 1000) })
-      .raw();
-    const pixels = await render(pipeline, format).catch((error: Error) => {
-      if (error.message.includes("pixel limit")) throw this.#tooManyPixels("The image has more pixels");
-      throw new ServingError("INVALID_IMAGE", `The ${format.toUpperCase()} is damaged or cut short`);
+  async #decode(job: Job, allowance: Allowance): Promise<Uint8Array> {
+    const decoded = await this.#decoders.decode(job, allowance).catch((error): Decoded => {
+      // What ended its decoder is damaged, or made to look harmless: not for us to tell which.
+      if (error instanceof DecoderKilledError) return { ok: false, reason: "damaged" };
+      throw error;
     });
-    if (pixels.byteLength !== box.width * box.height * 3) {
-      throw new ServingError("INVALID_IMAGE", `The ${format.toUpperCase()} has colours of an unknown kind`);
-    }
-    return centre(pixels, box, input);
+    if (decoded.ok) return decoded.pixels;
+    const format = job.format.toUpperCase();
+    if (decoded.reason === "pixels") throw this.#tooManyPixels("The image has more pixels");
+    throw new ServingError(
+      "INVALID_IMAGE",
+      decoded.reason === "colours"
+        ? `The ${format} has colours of an unknown kind`
+        : `The ${format} is damaged or cut short`,
+    );
   }
 
   #tooManyPixels(found: string): ServingError {
@@ -199,10 +257,16 @@ export class ImagePipeline {
   }
 }
 
-interface Size {
-  readonly width: number;
-  readonly height: number;
+/** The size of the photo as it is looked at. */
+function upright({ width, height, orientation }: Screened): Size {
+  return orientation >= 5 ? { width: height, height: width } : { width, height };
 }
+
+function memoryOf({ memoryBytes, data }: Screened, box: Size): number {
+  return memoryBytes + COPIES * data.byteLength + OUTPUT_BYTES * box.width * box.height;
+}
+
+const mebibytes = (bytes: number) => Math.ceil(bytes / 2 ** 20);
 
 /**
  * The box that the photo has to cover. Its centre is the frame: covering takes the larger of both axes' scales,
@@ -211,33 +275,6 @@ interface Size {
  */
 function coveredBox({ width, height, shortSide = 0 }: ImageInput): Size {
   return { width: Math.max(shortSide, width), height: Math.max(shortSide, height) };
-}
-
-/**
- * sharp takes 16-bit images with a profile to Display P3 and leaves them there; reduced to 8 bits before the
- * profile is applied, they end in sRGB. JPEGs are spared the look (4 % of their cost): they have 8 bits.
- */
-async function render(pipeline: Sharp, format: ImageFormat): Promise<Uint8Array> {
-  if (format !== "jpeg" && (await pipeline.metadata()).space === "rgb16")
-    pipeline.pipelineColourspace("srgb");
-  // Not `toUint8Array`: sharp 0.35.5 frees the wrong one of its two arguments there, and every image stays in memory.
-  return pipeline.toBuffer();
-}
-
-/**
- * Not sharp's `extract`: with it, sharp turns photos upright at full size, and a 12-megapixel one costs six times
- * as much.
- */
-function centre(pixels: Uint8Array, box: Size, frame: Size): Uint8Array {
-  if (box.width === frame.width && box.height === frame.height) return pixels;
-  const left = Math.floor((box.width - frame.width) / 2);
-  const top = Math.floor((box.height - frame.height) / 2);
-  const out = new Uint8Array(frame.width * frame.height * 3);
-  for (let row = 0; row < frame.height; row += 1) {
-    const start = ((top + row) * box.width + left) * 3;
-    out.set(pixels.subarray(start, start + frame.width * 3), row * frame.width * 3);
-  }
-  return out;
 }
 
 function integer(name: string, value: number, min: number, max = Number.MAX_SAFE_INTEGER): number {

@@ -13,6 +13,11 @@ export class ImagePreparer implements Preparer<ImageInput, ImageInfo> {
     this.#pipeline = new ImagePipeline(options);
   }
 
+  /** Starts the decoders; resolves when one is up. */
+  start(): Promise<void> {
+    return this.#pipeline.start();
+  }
+
   inspect({ bytes }: Input): Promise<ImageInfo> {
     return this.#pipeline.inspect(bytes);
   }
@@ -23,5 +28,7 @@ export class ImagePreparer implements Preparer<ImageInput, ImageInfo> {
     return { [PIXELS]: { dtype: "uint8", shape: [1, height, width, 3], data } };
   }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    this.#pipeline.close();
+  }
 }

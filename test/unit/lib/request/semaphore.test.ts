@@ -1,3 +1,4 @@
+import { jest } from "@jest/globals";
 import { ServingError } from "../../../../lib/errors.ts";
 import { Semaphore } from "../../../../lib/request/semaphore.ts";
 
@@ -20,7 +21,7 @@ function tasks() {
 describe("Semaphore", () => {
   test("starts as many tasks as it has permits, and the rest in their order", async () => {
     const { started, task, finish } = tasks();
-    const semaphore = new Semaphore("the test", 2, 10);
+    const semaphore = new Semaphore({ name: "the test", permits: 2, maxWaiting: 10 });
     const runs = ["a", "b", "c", "d"].map((name) => semaphore.run(task(name)));
     expect(started).toEqual(["a", "b"]);
     expect([semaphore.active, semaphore.waiting]).toEqual([2, 2]);
@@ -38,7 +39,7 @@ describe("Semaphore", () => {
 
   test("gives the permit of a failed task to the next", async () => {
     const { started, task, finish, fail } = tasks();
-    const semaphore = new Semaphore("the test", 1, 1);
+    const semaphore = new Semaphore({ name: "the test", permits: 1, maxWaiting: 1 });
     const [first, second] = [semaphore.run(task("a")), semaphore.run(task("b"))];
     fail("a", new Error("broken"));
     await expect(first).rejects.toThrow("broken");
@@ -49,7 +50,7 @@ describe("Semaphore", () => {
 
   test("refuses at once when the line is full", async () => {
     const { started, task, finish } = tasks();
-    const semaphore = new Semaphore("the test", 1, 1);
+    const semaphore = new Semaphore({ name: "the test", permits: 1, maxWaiting: 1 });
     const accepted = [semaphore.run(task("a")), semaphore.run(task("b"))];
     const refusal = await semaphore.run(task("c")).catch((error) => error);
     expect(refusal).toBeInstanceOf(ServingError);
@@ -64,7 +65,7 @@ describe("Semaphore", () => {
 
   test("takes a task out of the line when its signal aborts", async () => {
     const { started, task, finish } = tasks();
-    const semaphore = new Semaphore("the test", 1, 1);
+    const semaphore = new Semaphore({ name: "the test", permits: 1, maxWaiting: 1 });
     const stop = new AbortController();
     const first = semaphore.run(task("a"));
     const second = semaphore.run(task("b"), stop.signal);
@@ -82,14 +83,17 @@ describe("Semaphore", () => {
 
   test("never starts a task whose signal has aborted already", async () => {
     const { started, task } = tasks();
-    const run = new Semaphore("the test", 1, 1).run(task("a"), AbortSignal.abort(new Error("gone")));
+    const run = new Semaphore({ name: "the test", permits: 1, maxWaiting: 1 }).run(
+      task("a"),
+      AbortSignal.abort(new Error("gone")),
+    );
     await expect(run).rejects.toThrow("gone");
     expect(started).toEqual([]);
   });
 
   test("lets the caller of a running task go, but holds its permit until it has settled", async () => {
     const { started, task, finish } = tasks();
-    const semaphore = new Semaphore("the test", 1, 1);
+    const semaphore = new Semaphore({ name: "the test", permits: 1, maxWaiting: 1 });
     const stop = new AbortController();
     const first = semaphore.run(task("a"), stop.signal);
     const second = semaphore.run(task("b"));
@@ -104,5 +108,101 @@ describe("Semaphore", () => {
     finish("b");
     await second;
     expect(semaphore.active).toBe(0);
+  });
+});
+
+describe("what is known of a task", () => {
+  const slow = { expectedMs: 10_000 };
+  const heavy = (weight: number) => ({ expectedMs: 10_000, weight });
+
+  test("the quick pass the slow that wait", async () => {
+    const { started, task, finish } = tasks();
+    const semaphore = new Semaphore({ name: "the test", permits: 1, maxWaiting: 10 });
+    const runs = [
+      semaphore.run(task("first")),
+      semaphore.run(task("slow"), undefined, slow),
+      semaphore.run(task("quick")),
+      semaphore.run(task("quick too")),
+    ];
+    for (const name of ["first", "quick", "quick too", "slow"]) {
+      expect(started.at(-1)).toBe(name);
+      finish(name);
+      await new Promise(setImmediate);
+    }
+    await Promise.all(runs);
+  });
+
+  test("but not for ever: after four times what it takes nobody passes any more", async () => {
+    jest.useFakeTimers({ doNotFake: ["nextTick", "queueMicrotask", "setImmediate"] });
+    try {
+      const { started, task, finish } = tasks();
+      const semaphore = new Semaphore({ name: "the test", permits: 1, maxWaiting: 10 });
+      const runs = [
+        semaphore.run(task("first")),
+        semaphore.run(task("slow"), undefined, { expectedMs: 100 }),
+      ];
+      jest.advanceTimersByTime(399);
+      runs.push(semaphore.run(task("in time")));
+      jest.advanceTimersByTime(2);
+      runs.push(semaphore.run(task("late")));
+      for (const name of ["first", "in time", "slow", "late"]) {
+        expect(started.at(-1)).toBe(name);
+        finish(name);
+        await new Promise(setImmediate);
+      }
+      await Promise.all(runs);
+    } finally {
+      jest.useRealTimers();
+    }
+  });
+
+  test("heavy tasks leave one permit to the light", async () => {
+    const { started, task, finish } = tasks();
+    const semaphore = new Semaphore({ name: "the test", permits: 2, maxWaiting: 10 });
+    const runs = ["a", "b", "c"].map((name) => semaphore.run(task(name), undefined, heavy(1)));
+    expect(started).toEqual(["a"]);
+    runs.push(semaphore.run(task("light")));
+    expect(started).toEqual(["a", "light"]);
+    for (const name of ["a", "b", "c", "light"]) {
+      finish(name);
+      await new Promise(setImmediate);
+    }
+    await Promise.all(runs);
+    expect(started).toEqual(["a", "light", "b", "c"]);
+  });
+
+  test("heavy tasks stay within the capacity, in their order; one that alone is over it runs alone", async () => {
+    const { started, task, finish } = tasks();
+    const semaphore = new Semaphore({ name: "the test", permits: 4, maxWaiting: 10, capacity: 10 });
+    const runs = [6, 6, 1, 99].map((weight, i) =>
+      semaphore.run(task(`${i}:${weight}`), undefined, heavy(weight)),
+    );
+    expect(started).toEqual(["0:6"]);
+    finish("0:6");
+    await new Promise(setImmediate);
+    expect(started).toEqual(["0:6", "1:6", "2:1"]);
+    finish("1:6");
+    await new Promise(setImmediate);
+    expect(started).toHaveLength(3);
+    finish("2:1");
+    await new Promise(setImmediate);
+    expect(started.at(-1)).toBe("3:99");
+    finish("3:99");
+    await Promise.all(runs);
+  });
+
+  test("when the one that others wait behind leaves, they start", async () => {
+    const { started, task, finish } = tasks();
+    const semaphore = new Semaphore({ name: "the test", permits: 3, maxWaiting: 10, capacity: 10 });
+    const stop = new AbortController();
+    const first = semaphore.run(task("6"), undefined, heavy(6));
+    const gone = semaphore.run(task("9"), stop.signal, heavy(9));
+    const behind = semaphore.run(task("2"), undefined, heavy(2));
+    expect(started).toEqual(["6"]);
+    stop.abort(new Error("gone"));
+    await expect(gone).rejects.toThrow("gone");
+    expect(started).toEqual(["6", "2"]);
+    for (const name of ["6", "2"]) finish(name);
+    await Promise.all([first, behind]);
   });
 });

@@ -1,5 +1,6 @@
-import { crc32, deflateSync } from "node:zlib";
+import { deflateSync } from "node:zlib";
 import sharp, { type Sharp } from "sharp";
+import { pngChunk } from "../../../../../testkit/hostile-images.ts";
 
 /** A picture of one colour. */
 export function plain(
@@ -42,20 +43,6 @@ export function animation(side: number): Sharp {
     }),
   );
   return sharp(pixels, { raw: { width: side, height: side * 3, channels: 3, pageHeight: side } });
-}
-
-/** A PNG chunk with its right checksum. */
-export function pngChunk(type: string, data: Uint8Array): Buffer {
-  const body = Buffer.concat([Buffer.from(type, "latin1"), data]);
-  const [length, checksum] = [Buffer.alloc(4), Buffer.alloc(4)];
-  length.writeUInt32BE(data.length);
-  checksum.writeUInt32BE(crc32(body));
-  return Buffer.concat([length, body, checksum]);
-}
-
-/** The PNG with chunks inserted behind its header. */
-export function withChunks(png: Buffer, chunks: readonly Buffer[]): Buffer {
-  return Buffer.concat([png.subarray(0, 33), ...chunks, png.subarray(33)]);
 }
 
 /** The PNG, declaring another size, with a right checksum. */
