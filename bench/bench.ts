@@ -14,6 +14,7 @@ import { generatePhotos, measureDecode } from "./decode.ts";
 import { EngineMeter, type EngineSetting } from "./engine.ts";
 import { HopsMeter } from "./hops.ts";
 import { drive, type LoadResult } from "./load.ts";
+import { comparePeer, printPeer } from "./peer.ts";
 
 /**
  * Throughput and latency over HTTP, beside what the two parts it is made of can do alone:
@@ -25,6 +26,7 @@ import { drive, type LoadResult } from "./load.ts";
  * before and after each load, which is compared with their mean; what is printed is the median of the rounds.
  *
  *     npm run bench -- [--model pets|resnet50] [--transport none|amqp] [--photos DIR] [--rounds N] [--seconds N] [--json]
+ *     npm run bench -- --peer plain          beside a plain server, with one question and with two (peer.ts)
  */
 const { values } = parseArgs({
   options: {
@@ -33,6 +35,7 @@ const { values } = parseArgs({
     photos: { type: "string" },
     rounds: { type: "string", default: "5" },
     seconds: { type: "string", default: "6" },
+    peer: { type: "string" },
     json: { type: "boolean", default: false },
   },
 });
@@ -80,6 +83,14 @@ const images = values.photos
       .filter((name) => /\.jpe?g$/i.test(name))
       .map((name) => readFileSync(resolve(values.photos ?? "", name)))
   : await generatePhotos(16);
+
+if (values.peer !== undefined) {
+  if (values.peer !== "plain") throw new Error(`Expected --peer to be plain but received "${values.peer}"`);
+  const compared = await comparePeer(images, rounds, seconds);
+  printPeer(compared.load);
+  if (values.json) console.log(JSON.stringify(compared));
+  process.exit(compared.load.some(({ failed }) => failed > 0) ? 1 : 0);
+}
 
 const { input } = new ImageModel(latestVersion(resolve(ROOT, dir)), { group, threshold: 0.5 }).description;
 const cores = wholeCores();
