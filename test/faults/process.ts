@@ -1,0 +1,374 @@
+import type { ServingError } from "../../lib/errors.ts";
+import type { Random } from "../../testkit/random.ts";
+import type { VirtualClock } from "../../testkit/virtual-clock.ts";
+import { LastingConnection } from "../../transporters/connection.ts";
+import { RequestConsumer } from "../../transporters/consumer.ts";
+import { MessageAge } from "../../transporters/message-age.ts";
+import { type Settings, settings } from "../../transporters/options.ts";
+import type { Channel, Clock, Message } from "../../transporters/ports.ts";
+import { type PeerConnection, Requester } from "../../transporters/requester.ts";
+import { type Seat, Topology } from "../../transporters/topology.ts";
+import { Warnings } from "../../transporters/warnings.ts";
+import type { Link, Rabbit } from "./rabbit.ts";
+
+const HEARTBEAT_MS = 2000;
+/** As Moleculer's: a node that was not heard for so long is gone. */
+const SILENCE_MS = 6000;
+const BROADCASTS = ["DISCOVER", "INFO", "DISCONNECT", "HEARTBEAT"];
+
+/** Moleculer's packets, as far as requests need them. */
+interface Packet {
+  readonly cmd: string;
+  readonly sender: string;
+  readonly instance: string;
+  readonly actions?: readonly string[];
+  readonly connection?: PeerConnection;
+}
+
+/** What a caller asks for. */
+export interface Call {
+  readonly id: string;
+  readonly sender: string;
+  readonly timeout: number;
+  readonly meta?: { readonly $suspect?: boolean };
+}
+
+interface Reply {
+  readonly id: string;
+  readonly code: string;
+  readonly by: string;
+}
+
+/** A process's own time: another beginning than the others', and it may stand still while theirs goes on. */
+export class ProcessClock implements Clock {
+  readonly #time: VirtualClock;
+  #offset: number;
+  #frozen: (() => void)[] | undefined;
+  #dead = false;
+
+  constructor(time: VirtualClock, offset: number) {
+    this.#time = time;
+    this.#offset = offset;
+  }
+
+  now(): number {
+    return this.#time.now() + this.#offset;
+  }
+
+  setTimeout(fn: () => void, ms: number): unknown {
+    return this.#time.setTimeout(() => this.run(fn), ms);
+  }
+
+  clearTimeout(handle: unknown): void {
+    this.#time.clearTimeout(handle);
+  }
+
+  /** Something happens in this process: now, once it thaws, or never. */
+  run(fn: () => void): void {
+    if (this.#dead) return;
+    if (this.#frozen) this.#frozen.push(fn);
+    else fn();
+  }
+
+  freeze(): void {
+    this.#frozen ??= [];
+  }
+
+  thaw(): void {
+    const waiting = this.#frozen ?? [];
+    this.#frozen = undefined;
+    for (const fn of waiting) this.run(fn);
+  }
+
+  die(): void {
+    this.#dead = true;
+  }
+
+  /** Its monotonic clock was set, as that of a machine that was moved. */
+  jump(ms: number): void {
+    this.#offset += ms;
+  }
+}
+
+export interface ProcessOptions {
+  readonly rabbit: Rabbit;
+  readonly time: VirtualClock;
+  readonly random: Random;
+  readonly nodeID: string;
+  readonly instanceID: string;
+  /** What it serves; none: it only calls. */
+  readonly actions: readonly string[];
+  readonly settings: Partial<Settings>;
+  readonly clock: ProcessClock;
+  /** Computes one call; whoever answers does so by `answer`. */
+  readonly work: (process: SimulatedProcess, call: Call) => void;
+  /** An answer to a call of this process. */
+  readonly answered: (id: string, code: string) => void;
+  readonly log: (line: string) => void;
+}
+
+/**
+ * One process: the real connection, requester, consumer, dead-letter and verdict code, with as much of Moleculer around
+ * it as passes packets between nodes.
+ */
+export class SimulatedProcess {
+  readonly nodeID: string;
+  readonly clock: ProcessClock;
+  readonly #options: ProcessOptions;
+  readonly #topology = new Topology("MOL-sim");
+  readonly #connection: LastingConnection;
+  readonly #requester: Requester;
+  readonly #consumer: RequestConsumer;
+  /** Nodes that serve, and when they were last heard. */
+  readonly #known = new Map<string, { heardAt: number; readonly actions: readonly string[] }>();
+  /** Handlers that run, by call. */
+  readonly #handling = new Map<string, () => void>();
+  #seat: Seat;
+  #epochs = 0;
+  #lostAt = 0;
+  #gapMs = 0;
+  #introduced = false;
+  #leaving = false;
+  alive = true;
+  /** Sends no more heartbeats. */
+  silent = false;
+  link: Link | undefined;
+
+  constructor(options: ProcessOptions) {
+    const { rabbit, clock, nodeID, instanceID, random, log } = options;
+    this.#options = options;
+    this.nodeID = nodeID;
+    this.clock = clock;
+    this.#seat = { nodeID, epoch: "" };
+    const own = {
+      ...settings({ url: rabbit.urls(Math.floor(random.next() * rabbit.members)) }),
+      ...options.settings,
+    };
+    const say = (message: string, details?: Record<string, unknown>) =>
+      log(`${nodeID}: ${message}${details ? ` ${JSON.stringify(details)}` : ""}`);
+    const warnings = new Warnings({ info: say, warn: say, error: say }, () => clock.now());
+    const common = { clock, topology: this.#topology, settings: own };
+    this.#requester = new Requester({
+      ...common,
+      nodeID,
+      instanceID,
+      refuse: (id, error) => this.#settled(id, error.type),
+    });
+    this.#consumer = new RequestConsumer({
+      ...common,
+      warnings,
+      age: new MessageAge(() => clock.now()),
+      handle: (body) => this.#handle(body),
+      failure: (_sender, id, error: ServingError) =>
+        encode({ id, code: error.type, by: nodeID } satisfies Reply),
+      fail: (reason) => this.#connection.fail(reason),
+    });
+    const connect = rabbit.connector(
+      (link) => {
+        this.link = link;
+        if (!this.alive) link.processDied();
+      },
+      (event) => clock.run(event),
+    );
+    this.#connection = new LastingConnection({
+      urls: own.urls,
+      connect,
+      clock,
+      random: random.next,
+      warnings,
+      fatal: (message) => log(`${nodeID}: FATAL ${message}`),
+      user: {
+        prepare: (channel) => this.#prepare(channel),
+        opened: (channel) => this.#opened(channel),
+        blocked: () => this.#requester.pause(),
+        closed: () => this.#closed(),
+        returned: (message) => this.#requester.returned(message),
+        drained: () => this.#requester.drained(),
+      },
+    });
+  }
+
+  /** Requests it keeps, and requests it works on. */
+  get open(): { readonly asked: number; readonly served: number } {
+    return { asked: this.#requester.size, served: this.#consumer.inFlight };
+  }
+
+  async start(): Promise<void> {
+    await this.#connection.start();
+    if (!this.alive || !this.#connection.channel) return;
+    this.#introduced = true;
+    this.#introduce();
+    this.#beat();
+  }
+
+  /** SIGKILL. */
+  kill(): void {
+    if (!this.alive) return;
+    this.alive = false;
+    this.clock.die();
+    this.link?.processDied();
+  }
+
+  /** SIGTERM: takes no more, finishes what it has, leaves. */
+  async stop(): Promise<void> {
+    this.#leaving = true;
+    await this.#consumer.drain();
+    if (!this.alive) return;
+    this.#broadcast({ cmd: "DISCONNECT", sender: this.nodeID, instance: this.#options.instanceID });
+    await this.#connection.stop();
+    this.alive = false;
+    this.clock.die();
+  }
+
+  /** SIGSTOP, until `thaw`. */
+  freeze(): void {
+    this.clock.freeze();
+    this.link?.cut(false);
+  }
+
+  thaw(): void {
+    this.link?.heal();
+    this.clock.thaw();
+  }
+
+  /** @returns whether there is a node to ask */
+  call({ id, timeout }: Pick<Call, "id" | "timeout">, action: string): boolean {
+    const nodes = [...this.#known]
+      .filter(([, { actions }]) => actions.includes(action))
+      .map(([nodeID]) => nodeID);
+    const target = nodes[Math.floor(this.#options.random.next() * nodes.length)];
+    if (target === undefined) return false;
+    const body = encode({ id, sender: this.nodeID, timeout });
+    this.#requester.send({ id, action, target, pinned: false, body, timeout });
+    return true;
+  }
+
+  /** The caller waits no longer. */
+  forget(id: string): void {
+    this.#requester.forget(id);
+  }
+
+  /** A handler has its result. */
+  answer(id: string, code: string): void {
+    this.#consumer.answer(id, encode({ id, code, by: this.nodeID } satisfies Reply));
+    this.#handling.get(id)?.();
+    this.#handling.delete(id);
+  }
+
+  #settled(id: string, code: string): void {
+    this.#requester.forget(id);
+    this.#options.answered(id, code);
+  }
+
+  #handle(body: Buffer): Promise<void> {
+    const call: Call & { timeout: number } = JSON.parse(body.toString());
+    this.#consumer.annotate(call as never);
+    return new Promise((resolve) => {
+      this.#handling.set(call.id, resolve);
+      this.#options.work(this, call);
+    });
+  }
+
+  async #prepare(channel: Channel): Promise<void> {
+    const topology = this.#topology;
+    this.#gapMs = this.clock.now() - this.#lostAt;
+    this.#seat = { nodeID: this.nodeID, epoch: `${this.#options.instanceID}-${this.#epochs++}` };
+    await channel.assertExchange(topology.sharedExchange, "topic", {});
+    await channel.assertExchange(topology.targetedExchange, "topic", {
+      alternateExchange: topology.sharedExchange,
+    });
+    await channel.assertExchange(topology.deadExchange, "fanout", {});
+    await channel.assertExchange(topology.nodeExchange, "direct", {});
+    await channel.assertExchange(topology.allExchange, "direct", {});
+    const kept = topology.deadLetters();
+    await channel.assertQueue(kept.name, kept.options);
+    const inbox = topology.inbox(this.#seat);
+    await channel.assertQueue(inbox.name, inbox.options);
+    await channel.bindQueue(inbox.name, topology.nodeExchange, this.nodeID);
+    for (const cmd of BROADCASTS) await channel.bindQueue(inbox.name, topology.allExchange, cmd);
+    await channel.consume(inbox.name, (message) => this.#receive(message), { noAck: true });
+    await this.#consumer.attach(channel, this.#seat);
+  }
+
+  #opened(channel: Channel): void {
+    this.#requester.resume(channel, this.#topology.inbox(this.#seat).name);
+    for (const known of this.#known.values()) known.heardAt = this.clock.now();
+    if (this.#introduced) this.#introduce();
+  }
+
+  #closed(): void {
+    this.#lostAt = this.clock.now();
+    this.#requester.pause();
+    this.#consumer.detach();
+  }
+
+  #introduce(): void {
+    this.#broadcast({ cmd: "DISCOVER", sender: this.nodeID, instance: this.#options.instanceID });
+    void this.#announce();
+  }
+
+  async #announce(target?: string): Promise<void> {
+    const { actions, instanceID } = this.#options;
+    if (this.#leaving) return;
+    await this.#consumer
+      .serve(actions.length > 0 ? actions : undefined)
+      .catch((error: Error) => this.#connection.fail(error.message));
+    const connection = { epoch: this.#seat.epoch, gapMs: this.#gapMs };
+    const info: Packet = { cmd: "INFO", sender: this.nodeID, instance: instanceID, actions, connection };
+    if (target === undefined) this.#broadcast(info);
+    else
+      this.#connection.channel?.publish(this.#topology.nodeExchange, target, encode(info), { type: "INFO" });
+  }
+
+  #broadcast(packet: Packet): void {
+    this.#connection.channel?.publish(this.#topology.allExchange, packet.cmd, encode(packet), {
+      type: packet.cmd,
+    });
+  }
+
+  #beat(): void {
+    this.#broadcast({ cmd: "HEARTBEAT", sender: this.nodeID, instance: this.#options.instanceID });
+    const now = this.clock.now();
+    for (const [nodeID, { heardAt }] of this.#connection.channel ? [...this.#known] : []) {
+      if (now - heardAt < SILENCE_MS) continue;
+      this.#known.delete(nodeID);
+      this.#requester.peerSilent(nodeID);
+    }
+    if (!this.silent) this.clock.setTimeout(() => this.#beat(), HEARTBEAT_MS);
+  }
+
+  #receive(message: Message | null): void {
+    if (message === null) {
+      this.#connection.fail("RabbitMQ cancelled the consumer of the inbox");
+      return;
+    }
+    if (message.properties.type === "RES") {
+      const { id, code } = JSON.parse(message.content.toString()) as Reply;
+      this.#settled(id, code);
+      return;
+    }
+    const { cmd, sender, actions = [], connection } = JSON.parse(message.content.toString()) as Packet;
+    if (sender === this.nodeID) return;
+    const known = this.#known.get(sender);
+    if (cmd === "DISCOVER") void this.#announce(sender);
+    else if (cmd === "INFO") {
+      this.#known.set(sender, { heardAt: this.clock.now(), actions });
+      if (connection) this.#requester.peerConnected(sender, connection);
+    } else if (cmd === "DISCONNECT") {
+      this.#known.delete(sender);
+      this.#requester.peerLeft(sender);
+    } else if (known) known.heardAt = this.clock.now();
+    // As Moleculer: who is heard but not known is asked.
+    else
+      this.#connection.channel?.publish(
+        this.#topology.nodeExchange,
+        sender,
+        encode({ cmd: "DISCOVER", sender: this.nodeID, instance: this.#options.instanceID } satisfies Packet),
+        { type: "DISCOVER" },
+      );
+  }
+}
+
+function encode(value: unknown): Buffer {
+  return Buffer.from(JSON.stringify(value));
+}
