@@ -1,5 +1,5 @@
 import "./no-telemetry.ts";
-import { writeFileSync } from "node:fs";
+import { serveParent } from "../process/child.ts";
 import type { LoadRuntime, Runtime } from "./engine.ts";
 import type { FromChild, ToChild } from "./messages.ts";
 
@@ -9,17 +9,7 @@ import type { FromChild, ToChild } from "./messages.ts";
  */
 let runtime: Runtime | undefined;
 
-// Ctrl-C reaches every process of the terminal: what runs is finished, and the server ends this one when it drains.
-process.on("SIGINT", () => {});
-process.on("SIGTERM", () => {});
-// The server is gone, however it went. `exit` would wait for the runtime's threads.
-process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
-try {
-  // When the machine runs out of memory, an engine is to go before the server: it is replaced, and nobody notices.
-  writeFileSync("/proc/self/oom_score_adj", "800");
-} catch {
-  // Not Linux.
-}
+serveParent();
 
 const send = (message: FromChild) => process.send?.(message);
 

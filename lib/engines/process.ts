@@ -1,9 +1,8 @@
-import { type ChildProcess, fork } from "node:child_process";
-import { existsSync } from "node:fs";
+import type { ChildProcess } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { BatchPolicy } from "../batching/policy.ts";
-import { VARIABLES } from "../env.ts";
 import { EngineCrashedError, PredictionFailedError } from "../errors.ts";
+import { hold, startChild, usageOf } from "../process/child.ts";
 import { StateMachine } from "../state-machine.ts";
 import type { Engine, EngineSpec, RunScope, Signature } from "./engine.ts";
 import type { FromChild, ToChild } from "./messages.ts";
@@ -29,22 +28,12 @@ const CLOSE_LIMIT_MS = 5_000;
 const MEMORY_CHECK_MS = 500;
 /** Of what the process wrote to stderr, kept to say why it died. */
 const STDERR_KEPT = 2_000;
-const PAGE_BYTES = 4_096;
-
-const SETPRIV = "/usr/bin/setpriv";
-/**
- * Node, where possible by way of a command that has the kernel kill it when this process dies: a process that computes
- * without end does not notice that its parent is gone.
- */
-const COMMAND = existsSync(SETPRIV)
-  ? { execPath: SETPRIV, execArgv: ["--pdeathsig", "KILL", process.execPath] }
-  : { execArgv: [] };
 
 type State = "starting" | "loading" | "idle" | "running" | "closing" | "dead";
 
 const MOVES: Readonly<Record<State, readonly State[]>> = {
-  starting: ["loading", "closing", "dead"],
-  loading: ["idle", "closing", "dead"],
+  starting: ["loading", "dead"],
+  loading: ["idle", "dead"],
   idle: ["running", "closing", "dead"],
   running: ["idle", "dead"],
   closing: ["dead"],
@@ -65,9 +54,10 @@ const AFTER: Readonly<Partial<Record<FromChild["type"], State>>> = {
  * back.
  *
  *     starting ─► loading ─► idle ⇄ running
- *         │          │        │        │
- *         ├──────────┴────────┼─► closing
- *         └───────────────────┴────────┴──► dead
+ *         │          │        │ │       │
+ *         │          │   closing│       │
+ *         │          │        │ │       │
+ *         └──────────┴────────┴─┴───────┴─► dead
  *
  * It ends by itself when this process does.
  */
@@ -162,16 +152,12 @@ export class EngineProcess implements Engine {
   }
 
   #start(): ChildProcess {
-    const child = fork(new URL("./child.ts", import.meta.url), [], {
-      serialization: "advanced",
-      stdio: ["ignore", "ignore", "pipe", "ipc"],
-      env: childEnv(),
-      ...COMMAND,
-    });
+    const child = startChild(new URL("./child.ts", import.meta.url), { stderr: true });
+    hold(child, true);
     this.#child = child;
     this.#awaited = Promise.withResolvers();
     child.on("message", (message: FromChild) => this.#heard(message));
-    child.on("error", (error) => this.#die(error.message));
+    child.on("error", (error) => this.#kill(error.message));
     child.on("exit", (code, signal) =>
       this.#die(signal ? `ended by ${signal}` : `exited with code ${code}`, { killed: signal === "SIGKILL" }),
     );
@@ -179,7 +165,7 @@ export class EngineProcess implements Engine {
       this.#stderr = (this.#stderr + text).slice(-STDERR_KEPT);
     });
     if (Number.isFinite(this.#maxMemoryBytes)) {
-      this.#memoryCheck = setInterval(() => void this.#checkMemory(child.pid ?? 0), MEMORY_CHECK_MS).unref();
+      this.#memoryCheck = setInterval(() => this.#checkMemory(child.pid ?? 0), MEMORY_CHECK_MS).unref();
     }
     return child;
   }
@@ -255,29 +241,18 @@ export class EngineProcess implements Engine {
     return error;
   }
 
-  async #checkMemory(pid: number): Promise<void> {
-    const bytes = await residentBytes(pid);
-    if (bytes <= this.#maxMemoryBytes) return;
+  #checkMemory(pid: number): void {
+    const { memoryBytes = 0 } = usageOf(pid) ?? {};
+    if (memoryBytes <= this.#maxMemoryBytes) return;
     const mb = (n: number) => Math.round(n / 2 ** 20);
-    this.#kill(`it took ${mb(bytes)} MB of memory, and may have ${mb(this.#maxMemoryBytes)}`);
+    this.#kill(`it took ${mb(memoryBytes)} MB of memory, and may have ${mb(this.#maxMemoryBytes)}`);
   }
-}
-
-/** Nothing that the server is told concerns an engine, and its secrets least of all. */
-function childEnv(): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !Object.hasOwn(VARIABLES, name)));
 }
 
 /** How long the process's first thread, which takes part in every run, has waited; 0 where the system does not say. */
 async function waitedForCoreMs(pid: number): Promise<number> {
   const schedstat = await readFile(`/proc/${pid}/schedstat`, "utf8").catch(() => "");
   return Number(schedstat.split(" ")[1] ?? 0) / 1e6;
-}
-
-/** 0 where the system does not say. */
-async function residentBytes(pid: number): Promise<number> {
-  const statm = await readFile(`/proc/${pid}/statm`, "utf8").catch(() => "");
-  return Number(statm.split(" ")[1] ?? 0) * PAGE_BYTES;
 }
 
 /** The runtime's words as a client may read them: of a path only its last part. */

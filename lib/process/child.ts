@@ -1,5 +1,7 @@
 import { type ChildProcess, fork } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { getCompileCacheDir } from "node:module";
+import { dirname } from "node:path";
 
 /**
  * What of the environment a child gets: where things are, not what this process may do. Foreign input is read there,
@@ -17,27 +19,52 @@ const INHERITED = [
   "NODE_ENV",
 ];
 
+export interface ChildOptions {
+  /** On top of what it inherits. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** Flags of Node. */
+  readonly flags?: readonly string[];
+  /**
+   * Whether `stderr` can be read. Else it prints nowhere: what foreign input makes native libraries say is not for our
+   * log.
+   * @default false
+   */
+  readonly stderr?: boolean;
+}
+
+const SETPRIV = "/usr/bin/setpriv";
 /**
- * Starts a module as a process of its own, with a channel that keeps typed arrays. It prints nowhere: what foreign
- * input makes native libraries say is not for our log. It keeps nobody alive: see {@link hold}.
- *
- * @param env on top of what it inherits
- * @param execArgv flags of Node
+ * Where there is this command (util-linux), it has the kernel kill the child when this process dies: a child that
+ * computes without end does not notice that its parent is gone.
+ */
+const TIED = existsSync(SETPRIV)
+  ? { path: SETPRIV, args: ["--pdeathsig", "KILL", process.execPath] }
+  : { path: process.execPath, args: [] };
+
+/**
+ * Starts a module as a process of its own, with a channel that keeps typed arrays. It keeps nobody alive: see
+ * {@link hold}.
  */
 export function startChild(
   module: URL,
-  env: Readonly<Record<string, string>> = {},
-  execArgv: string[] = [],
+  { env = {}, flags = [], stderr = false }: ChildOptions = {},
 ): ChildProcess {
   const inherited = INHERITED.flatMap((name) => {
     const value = process.env[name];
     return value === undefined ? [] : [[name, value] as const];
   });
+  // What this process has stripped and compiled the child need not do again: 20 MB less and a tenth of a second.
+  const cache = getCompileCacheDir();
   const child = fork(module, {
     serialization: "advanced",
-    execArgv,
-    env: { ...Object.fromEntries(inherited), ...env },
-    stdio: ["ignore", "ignore", "ignore", "ipc"],
+    execPath: TIED.path,
+    execArgv: [...TIED.args, ...flags],
+    env: {
+      ...Object.fromEntries(inherited),
+      ...(cache ? { NODE_COMPILE_CACHE: dirname(cache) } : {}),
+      ...env,
+    },
+    stdio: ["ignore", "ignore", stderr ? "pipe" : "ignore", "ipc"],
   });
   // A channel whose other end died says so here; that the child is gone, "exit" says.
   child.on("error", () => {});

@@ -4,6 +4,7 @@
  *
  *     node training/text/manifest.ts --work DIR --out examples/models/spam-sms/1
  */
+import "../../lib/engines/no-telemetry.ts";
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";

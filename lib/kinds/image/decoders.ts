@@ -169,7 +169,7 @@ class Decoder {
     if (delay > 0) await new Promise((resolve) => setTimeout(resolve, delay));
     const unavailable = () => new ServingError("INTERNAL", "The image decoder cannot be started");
     if (this.#closed) throw unavailable();
-    const child = startChild(this.#module, ENV, FLAGS);
+    const child = startChild(this.#module, { env: ENV, flags: FLAGS });
     hold(child, true);
     const timer = setTimeout(() => child.kill("SIGKILL"), START_MS);
     const ready = await new Promise<boolean>((resolve) => {

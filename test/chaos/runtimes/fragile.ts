@@ -30,8 +30,8 @@ export default async function load(spec: EngineSpec): Promise<Runtime> {
 }
 
 function die(poison: Poison): void {
-  const { CHAOS_ATTEMPTS } = process.env;
-  if (CHAOS_ATTEMPTS) appendFileSync(CHAOS_ATTEMPTS, `${poison}\n`);
+  const attempts = new URL(import.meta.url).searchParams.get("attempts");
+  if (attempts) appendFileSync(attempts, `${poison}\n`);
   if (poison === "process") process.kill(process.ppid, "SIGKILL");
   process.abort();
 }

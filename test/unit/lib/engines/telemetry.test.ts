@@ -78,13 +78,15 @@ test.each([
   expect(readdirSync(home)).toEqual([]);
 });
 
-test("only the module that switches it off first loads the runtime", () => {
-  const sources = execFileSync("git", ["ls-files", "*.ts"], { cwd: ROOT, encoding: "utf8" })
-    .split("\n")
-    .filter((file) => file !== "" && !file.startsWith("test/"));
-  const importers = sources.filter((file) =>
-    /(from|import\(|require\() ?"onnxruntime-node"/.test(readFileSync(join(ROOT, file), "utf8")),
-  );
-  expect(importers).toEqual(["lib/engines/onnx.ts"]);
-  expect(readFileSync(join(ROOT, "lib/engines/onnx.ts"), "utf8")).toMatch(/^import ".\/no-telemetry.ts";/);
+test("whatever loads the runtime switches that off before", () => {
+  const files = execFileSync("git", ["ls-files", "*.ts"], { cwd: ROOT, encoding: "utf8" }).trim().split("\n");
+  const sources = files
+    .filter((file) => !file.startsWith("test/"))
+    .map((file) => ({ file, text: readFileSync(join(ROOT, file), "utf8") }))
+    .filter(({ text }) => /(from|import\(|require\() ?"onnxruntime-node"/.test(text));
+  expect(sources.map(({ file }) => file)).toContain("lib/engines/onnx.ts");
+  for (const { text } of sources) {
+    const [first] = text.match(/^import .*$/m) ?? [];
+    expect(first).toMatch(/no-telemetry\.ts";$/);
+  }
 });
