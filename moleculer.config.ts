@@ -9,6 +9,7 @@ import { Load } from "./middlewares/load.ts";
 import { Metrics } from "./middlewares/metrics.ts";
 import { Prefetch, prefetches } from "./middlewares/prefetch.ts";
 import { RequestLog } from "./middlewares/request-log.ts";
+import { Scopes } from "./middlewares/scopes.ts";
 import { COMMANDS } from "./repl/commands.ts";
 import { LoadAwareStrategy } from "./strategies/load-aware.ts";
 import { AmqpTransporter } from "./transporters/amqp.ts";
@@ -41,6 +42,7 @@ export function brokerOptions(env: Env): BrokerOptions {
     middlewares: defineMiddlewares(
       Metrics(),
       RequestLog(),
+      Scopes(),
       Load(),
       HealthChecks({ port: env.ADMIN_PORT, host: env.HOST }),
       ...(transporter ? [Prefetch({ transporter, prefetch, least })] : []),

@@ -3,10 +3,11 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { ImageModel } from "../lib/kinds/image/model.ts";
+import type { ImageInput } from "../lib/kinds/image/kind.ts";
 import { ImagePipeline } from "../lib/kinds/image/pipeline.ts";
 import { wholeCores } from "../lib/load/cgroup.ts";
 import { latestVersion } from "../lib/models/manifest.ts";
+import { Model } from "../lib/models/model.ts";
 import { median } from "../testkit/percentile.ts";
 import { startServer, type TestServer } from "../testkit/server.ts";
 import { stealMeter } from "../testkit/steal.ts";
@@ -53,8 +54,8 @@ const MAX_TRIES = 4;
 const LAG_INTERVAL_MS = 10;
 
 const MODELS = {
-  pets: { service: "resnet-cat", dir: "models/pets-resnet", group: "cat" },
-  resnet50: { service: "resnet50", dir: "build/models/resnet50-random", group: "cat" },
+  pets: { service: "resnet-cat", dir: "models/pets-resnet" },
+  resnet50: { service: "resnet50", dir: "build/models/resnet50-random" },
 };
 if (values.model !== "pets" && values.model !== "resnet50")
   throw new Error("Expected --model to be pets or resnet50");
@@ -67,7 +68,7 @@ function positive(option: "rounds" | "seconds"): number {
   throw new Error(`Expected --${option} to be a number above 0 but received "${values[option]}"`);
 }
 
-const { service, dir, group } = MODELS[values.model];
+const { service, dir } = MODELS[values.model];
 if (values.model === "resnet50" && !existsSync(resolve(ROOT, dir))) {
   console.error(
     "Exporting a ResNet-50 with random weights (python3-torch, python3-torchvision, python3-onnx) …",
@@ -92,9 +93,9 @@ if (values.peer !== undefined) {
   process.exit(compared.load.some(({ failed }) => failed > 0) ? 1 : 0);
 }
 
-const { input } = new ImageModel(latestVersion(resolve(ROOT, dir)), { group, threshold: 0.5 }).description;
+const input = new Model(latestVersion(resolve(ROOT, dir))).input as ImageInput;
 const cores = wholeCores();
-const engine = new EngineMeter(resolve(ROOT, dir), group, cores);
+const engine = new EngineMeter(resolve(ROOT, dir), cores);
 
 interface Parts {
   /** Images a second. */

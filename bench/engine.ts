@@ -2,8 +2,8 @@ import { resolve } from "node:path";
 import type { Engine } from "../lib/engines/engine.ts";
 import { createEngine } from "../lib/engines/runtimes.ts";
 import { zeros } from "../lib/engines/tensors.ts";
-import { ImageModel } from "../lib/kinds/image/model.ts";
 import { latestVersion } from "../lib/models/manifest.ts";
+import { Model } from "../lib/models/model.ts";
 import { median } from "../testkit/percentile.ts";
 
 /** How the engine is driven. */
@@ -23,13 +23,13 @@ const LOAD_TIMEOUT_MS = 60_000;
  * of the threads: the most that the cores give.
  */
 export class EngineMeter {
-  readonly #model: ImageModel;
+  readonly #model: Model;
   readonly #threads: number;
   /** By how many compute at once. */
   readonly #engines = new Map<number, Promise<readonly Engine[]>>();
 
-  constructor(modelDir: string, group: string, threads: number) {
-    this.#model = new ImageModel(latestVersion(resolve(modelDir)), { group, threshold: 0.5 });
+  constructor(modelDir: string, threads: number) {
+    this.#model = new Model(latestVersion(resolve(modelDir)));
     this.#threads = threads;
   }
 

@@ -100,8 +100,9 @@ export const VARIABLES = {
     desc: "requests a dispatcher has open to one model; more are refused with 503, undecoded",
   }),
   MAX_IMAGE_BYTES: whole(1)({ default: 10_485_760, desc: "largest image, encoded" }),
+  MAX_INPUT_BYTES: whole(1)({ default: 1_048_576, desc: "largest input of any other kind, as it is sent" }),
   MAX_IMAGE_PIXELS: whole(1)({ default: 40_000_000, desc: "largest image, decoded" }),
-  MAX_IMAGES: whole(1, 1000)({ default: 16, desc: "images in one request" }),
+  MAX_IMAGES: whole(1, 1000)({ default: 16, desc: "images, or inputs of another kind, in one request" }),
   DECODE_CONCURRENCY: whole(0)({
     default: 0,
     desc: "images decoded at once by a dispatcher; 0: the cores, at most 3",

@@ -1,26 +1,41 @@
+import type { Tensors } from "./engines/tensors.ts";
 import type { WireError } from "./errors.ts";
-import type { ImageInfo, ImageInput } from "./kinds/image/kind.ts";
-import type { Classification } from "./tasks/classification.ts";
+import type { Input, InputSpec, Inspection } from "./kinds/kind.ts";
+import type { ModelId } from "./models/identity.ts";
 
-export interface ModelVersion {
-  readonly name: string;
-  readonly version: number;
-}
+/** What services say to each other: metadata in the registry, parameters and results of actions. */
 
 /** `metadata` of a model service: how dispatcher and gateway find it. */
 export interface ModelMetadata {
   readonly kind: "model";
+  /** In plain words, for people. */
   readonly question: string;
-  readonly model: ModelVersion;
-  readonly input: ImageInput;
-  readonly labels: readonly string[];
-  readonly batching: {
-    readonly maxBatchSize: number;
-    readonly maxQueueSize: number;
-    readonly maxQueueDelayMs: number;
-    /** Batches computed at once. */
-    readonly concurrency: number;
+  /** What this replica serves. Who names no version gets the first. */
+  readonly versions: readonly ServedVersion[];
+  readonly batching: BatchingBounds;
+}
+
+/** One version of a model as a service serves it: all that a dispatcher needs to ask it and to answer from it. */
+export interface ServedVersion {
+  readonly id: ModelId;
+  /** The action that computes this version and no other. */
+  readonly action: string;
+  readonly input: InputSpec;
+  readonly task: {
+    readonly name: string;
+    /** The task's `spec`: labels … */
+    readonly spec: object;
+    /** The task's `question`: a group of labels, a threshold … */
+    readonly question: unknown;
   };
+}
+
+export interface BatchingBounds {
+  readonly maxBatchSize: number;
+  readonly maxQueueSize: number;
+  readonly maxQueueDelayMs: number;
+  /** Batches computed at once. */
+  readonly concurrency: number;
 }
 
 /** Why a batch left the queue. */
@@ -28,64 +43,66 @@ export type DispatchReason = "full" | "idle" | "delay" | "deadline";
 
 /** What happened to one item on its way through the batcher. Times in milliseconds. */
 export interface ItemReport {
+  /** 0: it was computed in no batch, but is a kept answer. */
   readonly batchSize: number;
-  readonly dispatchReason: DispatchReason;
+  /** Why its batch left the queue. */
+  readonly dispatchReason?: DispatchReason;
   readonly timing: { readonly queueMs: number; readonly computeMs: number };
 }
 
-/** Parameters of every image model's `predict`: `count` prepared images, one after the other. */
+/** Parameters of every model's `predict`. */
 export interface PredictParams {
+  /** What the items were prepared for. Absent: whatever is served first, for people at a REPL. */
+  readonly model?: ModelId;
   readonly count: number;
-  /** `[count, height, width, 3]` uint8, RGB, NHWC. */
-  readonly pixels: Uint8Array;
+  /** `count` prepared items, batch first, under the names of their kind. */
+  readonly tensors: Tensors;
 }
 
 export type Settled<T> = ({ readonly ok: true } & T) | { readonly ok: false; readonly error: WireError };
 
+/** One item's output of a network, and what happened to it. `output` is what its task interprets, no answer yet. */
+export type PredictedItem = { readonly output: unknown } & ItemReport;
+
 /** Result of every model's `predict`: one entry for each item, in their order. */
-export interface PredictResult<T = Classification> {
-  readonly model: ModelVersion;
+export interface PredictResult {
+  readonly model: ModelId;
   readonly node: string;
-  readonly items: readonly Settled<T & ItemReport>[];
+  readonly items: readonly Settled<PredictedItem>[];
 }
 
-/** Parameters of `dispatcher.classify`. */
-export interface ClassifyParams {
-  /** Encoded images as they came in: JPEG, PNG, WebP, GIF, AVIF or TIFF bytes. At least one. */
-  readonly images: readonly Uint8Array[];
-  /** Names of model services, without repeats; absent: every image model. */
+/** Parameters of the dispatcher's `predict`. */
+export interface AskParams {
+  /** Name of the inputs' kind. */
+  readonly kind: string;
+  /** At least one. */
+  readonly inputs: readonly Input[];
+  /** Names of model services, without repeats; absent: every model that takes this kind. */
   readonly models?: readonly string[];
-  /** Neither read nor fill the response cache. */
+  /** Neither read nor fill the cache. */
   readonly noStore?: boolean;
 }
 
-/** One model's word on one image. */
-export type ModelAnswer =
-  | (Classification &
-      ItemReport & { readonly model: ModelVersion; readonly node: string; readonly cached?: boolean })
-  | { readonly error: WireError };
+/** One model's word on one input: how it came about, beside its task's answer. */
+export type ModelAnswer = Provenance | { readonly error: WireError };
 
-/** One image's answers by model service name, or why it could not be read. */
-export type ImageAnswer =
+export interface Provenance extends ItemReport {
+  readonly model: Pick<ModelId, "name" | "version">;
+  /** Who computed it; of a kept answer: who kept it. */
+  readonly node: string;
+  readonly cached?: true;
+}
+
+/** One input's answers by model service name, or why it could not be read. */
+export type ItemAnswer =
   | {
-      readonly image: ImageInfo;
+      readonly info: Inspection;
       readonly results: Readonly<Record<string, ModelAnswer>>;
       readonly timing: { readonly decodeMs: number };
     }
   | { readonly error: WireError };
 
-/** Result of `dispatcher.classify`: one entry for each image, in their order. */
-export interface ClassifyResult {
-  readonly items: readonly ImageAnswer[];
-}
-
-/** One row of the model list. */
-export interface ModelDescription extends Omit<ModelMetadata, "kind" | "model"> {
-  /** The service's name: what `models=` and the addresses take. */
-  readonly name: string;
-  /** Highest version among the replicas. */
-  readonly model: ModelVersion;
-  readonly state: "ready" | "unavailable";
-  /** Nodes that serve it now. */
-  readonly replicas: readonly string[];
+/** Result of the dispatcher's `predict`: one entry for each input, in their order. */
+export interface AskResult {
+  readonly items: readonly ItemAnswer[];
 }

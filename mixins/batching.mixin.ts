@@ -5,18 +5,12 @@ import { FixedSlots } from "../lib/batching/slots.ts";
 import { defineMixin } from "../lib/define.ts";
 import { env } from "../lib/env.ts";
 import { loadOf } from "../lib/load/load.ts";
-import {
-  CANCEL_EVENT,
-  type CancelEvent,
-  Cancellations,
-  type CancelMeta,
-} from "../lib/request/cancellation.ts";
-import { deadlineOf } from "../lib/request/deadline.ts";
+import { CANCEL_EVENT, type CancelEvent, cancellationsOf } from "../lib/request/cancellation.ts";
+import { scopeOf } from "../lib/request/scope.ts";
 import { BatchObserver, observeItems } from "../lib/telemetry/observe.ts";
 
 interface Vars {
   batcher: Batcher<unknown, unknown>;
-  cancellations: Cancellations;
   /** What the service that mixes this in provides: one output, or an Error, for each input, in order. */
   runBatch(inputs: readonly unknown[]): Promise<readonly unknown[]>;
 }
@@ -40,7 +34,6 @@ export const Batching = defineMixin<Vars>()({
   created() {
     const { latencyTargetMs, concurrency, ...bounds } = this.settings.batching;
     const batches = new BatchObserver(this.broker, { network: this.name, version: "" }, this.logger);
-    this.cancellations = new Cancellations();
     this.batcher = new Batcher({
       ...bounds,
       ...(latencyTargetMs > 0 ? { latencyTargetMs } : {}),
@@ -54,7 +47,7 @@ export const Batching = defineMixin<Vars>()({
 
   events: {
     [CANCEL_EVENT](ctx: Context<CancelEvent>) {
-      this.cancellations.abort(ctx.params.cancelId);
+      cancellationsOf(this.broker).abort(ctx.params.cancelId);
     },
   },
 
@@ -65,14 +58,12 @@ export const Batching = defineMixin<Vars>()({
   methods: {
     /** Puts items in the queue; one settled answer for each, in order. Throws only when the queue is full. */
     submit(
-      ctx: Context<unknown, CancelMeta & { $suspect?: boolean }>,
+      ctx: Context<unknown, { $suspect?: boolean }>,
       inputs: readonly unknown[],
     ): Promise<SettledItem<unknown>[]> {
-      const deadline = deadlineOf(ctx);
-      return this.cancellations.track(ctx.meta.cancelId, async (signal) => {
-        const answers = this.batcher.submit(inputs, { deadline, signal, alone: ctx.meta.$suspect === true });
-        return observeItems(this.broker, this.name, inputs.length, answers);
-      });
+      const { deadline, signal } = scopeOf(ctx);
+      const answers = this.batcher.submit(inputs, { deadline, signal, alone: ctx.meta.$suspect === true });
+      return observeItems(this.broker, this.name, inputs.length, answers);
     },
   },
 });

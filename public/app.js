@@ -221,8 +221,11 @@ async function refresh() {
     const told = await fetchModels();
     limits = told.limits ?? {};
     questions.show(told.models);
+    const all = told.models.length;
     const ready = told.models.filter(({ state }) => state === "ready").length;
-    showServer(ready > 0 ? "up" : "idle", `${counted(ready, "model")} ready`);
+    if (ready === 0 || ready === all)
+      showServer(ready > 0 ? "up" : "idle", `${counted(ready, "model")} ready`);
+    else showServer("partly", `${ready} of ${counted(all, "model")} ready`);
     byId("files-limit").textContent = limits.maxImageBytes ? ` up to ${size(limits.maxImageBytes)}` : "";
   } catch {
     showServer("down", "Server unreachable");

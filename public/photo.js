@@ -187,10 +187,13 @@ function answerOf(name, question, result) {
       ["Model", model.name],
       ["Version", String(model.version)],
       ["Node", node],
-      ["Batch", String(batchSize)],
-      ...(cached ? [["From", "cache"]] : []),
-      ["Queue", duration(timing.queueMs)],
-      ["Compute", duration(timing.computeMs)],
+      ...(cached
+        ? [["From", "cache"]]
+        : [
+            ["Batch", String(batchSize)],
+            ["Queue", duration(timing.queueMs)],
+            ["Compute", duration(timing.computeMs)],
+          ]),
     ]),
   );
 }

@@ -1,7 +1,9 @@
 import { readFile } from "node:fs/promises";
 import type { BrokerOptions, ServiceBroker } from "moleculer";
-import { listModels } from "../lib/models/catalog.ts";
-import type { ClassifyParams, ClassifyResult } from "../lib/types.ts";
+import { ASK, call } from "../lib/actions.ts";
+import { catalogOf, describeModel } from "../lib/models/catalog.ts";
+import type { Classification } from "../lib/tasks/classification.ts";
+import type { AskParams, Provenance } from "../lib/types.ts";
 import { AmqpTransporter } from "../transporters/amqp.ts";
 import { listDeadLetters, purgeDeadLetters } from "../transporters/dead-letters.ts";
 
@@ -40,13 +42,16 @@ function command(
 export const COMMANDS: ReplCustomCommand[] = [
   command("models", "List the models of the cluster", (broker) => {
     console.table(
-      listModels(broker).map(({ name, question, model, state, replicas }) => ({
-        name,
-        question,
-        model: `${model.name}@${model.version}`,
-        state,
-        replicas: replicas.join(", "),
-      })),
+      catalogOf(broker)
+        .list()
+        .map(describeModel)
+        .map(({ name, question, model, state, replicas }) => ({
+          name,
+          question,
+          model: `${model.name}@${model.version}`,
+          state,
+          replicas: replicas.join(", "),
+        })),
     );
   }),
 
@@ -54,24 +59,24 @@ export const COMMANDS: ReplCustomCommand[] = [
     "classify <file> [models...]",
     "Ask models (default: all) about a photo",
     async (broker, [file, ...models]) => {
-      const images = [await readFile(file ?? "")];
-      const params: ClassifyParams = { images, ...(models.length > 0 ? { models } : {}) };
-      const { items } = await broker.call<ClassifyResult, ClassifyParams>("dispatcher.classify", params);
+      const inputs = [{ bytes: await readFile(file ?? ""), type: "" }];
+      const params: AskParams = { kind: "image", inputs, ...(models.length > 0 ? { models } : {}) };
+      const { items } = await call(broker, ASK, params);
       for (const item of items) {
         if ("error" in item) throw new Error(`${item.error.code}: ${item.error.message}`);
         console.table(
-          Object.entries(item.results).map(([model, result]) =>
-            "error" in result
-              ? { model, answer: result.error.code }
-              : {
-                  model,
-                  answer: result.answer ? "yes" : "no",
-                  probability: result.probability.toFixed(3),
-                  label: result.labels[0]?.label,
-                  node: result.node,
-                  ms: (result.timing.queueMs + result.timing.computeMs).toFixed(1),
-                },
-          ),
+          Object.entries(item.results).map(([model, result]) => {
+            if ("error" in result) return { model, answer: result.error.code };
+            const { answer, probability, labels, node, timing } = result as Provenance & Classification;
+            return {
+              model,
+              answer: answer ? "yes" : "no",
+              probability: probability.toFixed(3),
+              sees: labels[0]?.label,
+              node,
+              ms: (timing.queueMs + timing.computeMs).toFixed(1),
+            };
+          }),
         );
       }
     },

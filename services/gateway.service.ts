@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { resolve } from "node:path";
 import ApiService from "moleculer-web";
+import { ASK } from "../lib/actions.ts";
 import { defineService } from "../lib/define.ts";
 import { env } from "../lib/env.ts";
 import { ServingError } from "../lib/errors.ts";
@@ -45,6 +46,7 @@ export default defineService<Vars>()({
     },
     http: {
       maxImageBytes: env.MAX_IMAGE_BYTES,
+      maxInputBytes: env.MAX_INPUT_BYTES,
       maxImages: env.MAX_IMAGES,
       maxModels: 32,
       defaultTimeoutMs: env.REQUEST_TIMEOUT_MS,
@@ -76,7 +78,7 @@ export default defineService<Vars>()({
     this.forget = healthOf(this.broker).require({
       name: "dispatcher",
       probe: "ready",
-      met: () => this.broker.registry.actions.isAvailable("dispatcher.classify"),
+      met: () => this.broker.registry.actions.isAvailable(ASK),
     });
   },
 

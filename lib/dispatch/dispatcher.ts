@@ -1,151 +1,374 @@
+import type { Tensors } from "../engines/tensors.ts";
 import {
-  DeadlineExceededError,
+  ERRORS,
+  type ErrorCode,
+  errorCode,
   ModelNotFoundError,
   ModelUnavailableError,
   QueueFullError,
   ServingError,
   toWire,
 } from "../errors.ts";
-import type { ImageInfo, ImageInput } from "../kinds/image/kind.ts";
-import type { ImagePipeline } from "../kinds/image/pipeline.ts";
+import type { Input, InputSpec, Inspection, Preparer } from "../kinds/kind.ts";
+import { type Catalog, isReady, type KnownModel, type KnownVersion } from "../models/catalog.ts";
+import type { ModelId } from "../models/identity.ts";
+import type { Retry } from "../request/retry.ts";
+import { type Scope, whyOver, within } from "../request/scope.ts";
 import { Tally } from "../request/tally.ts";
+import { taskOf } from "../tasks/registry.ts";
 import type {
-  ClassifyParams,
-  ClassifyResult,
-  ImageAnswer,
+  AskParams,
+  AskResult,
+  ItemAnswer,
   ModelAnswer,
-  ModelDescription,
+  PredictedItem,
   PredictParams,
+  PredictResult,
+  Provenance,
 } from "../types.ts";
-import type { AnswerCache } from "./answer-cache.ts";
-
-/** What the dispatcher needs from around it, for one request. */
-export interface DispatchRequest extends ClassifyParams {
-  /** Asks a model service about one prepared image; throws what it failed with. */
-  readonly predict: (model: string, params: PredictParams) => Promise<ModelAnswer>;
-  /** On the clock of `performance.now()`. */
-  readonly deadline?: number;
-  readonly signal?: AbortSignal;
-}
+import type { Found, OutputCache } from "./output-cache.ts";
 
 export interface DispatcherOptions {
-  readonly pipeline: ImagePipeline;
+  /** This node, which answers from the cache. */
+  readonly nodeID: string;
+  /** The half of a kind that prepares; the same for each call with one name. */
+  readonly preparer: (kind: string) => Promise<Preparer>;
   /** The models there are now. */
-  readonly models: () => readonly ModelDescription[];
+  readonly models: Pick<Catalog, "list" | "get">;
+  readonly retry: Retry;
+  /** Told of each repetition of a call. */
+  readonly onRetry?: (model: string) => void;
   /**
-   * Questions that may be open to one model at once, from 1. More are refused before their image is decoded: a flood
+   * Questions that may be open to one model at once, from 1. More are refused before their input is prepared: a flood
    * on one model must not keep the decoder from the others.
    */
   readonly maxInFlight: number;
-  /** Absent: every question is computed. */
-  readonly cache?: AnswerCache;
-  /** Told of every decode, seconds. */
+  /** Absent: everything is computed. */
+  readonly cache?: OutputCache<Computed>;
+  /** Told of every input that was prepared: seconds, without the wait for its turn. */
   readonly onDecode?: (seconds: number) => void;
+  /** Told of every question that was answered without its model: refused or unavailable. */
+  readonly onRefusal?: (model: string, code: ErrorCode) => void;
+  /** Told of what the client reads as INTERNAL. */
+  readonly onFault?: (error: unknown, about: { readonly requestId: string; readonly model?: string }) => void;
 }
 
+/** Calls a model service's action; throws what it failed with. */
+export type Predict = (
+  model: string,
+  action: string,
+  params: PredictParams,
+  scope: Scope,
+) => Promise<PredictResult>;
+
+/** What is known of an output that was computed for this request. */
+export type Computed = Omit<Provenance, "cached">;
+
+/** One asked model, and the version of it that answers. */
+interface Questioner {
+  readonly name: string;
+  readonly version: KnownVersion;
+}
+
+/** Asked models whose version is the same network; at least one. */
+type Network = readonly [Questioner, ...Questioner[]];
+
+/** One input of one request on its way through. */
+interface Item {
+  readonly kind: string;
+  readonly input: Input;
+  readonly info: Inspection;
+  readonly noStore: boolean;
+  readonly predict: Predict;
+  readonly prepare: (wanted: InputSpec, scope: Scope) => Promise<Tensors>;
+}
+
+/** No asked model serves the version any more; others may be served instead. */
+class VersionGoneError extends Error {}
+
+/** What `prepare` threw because of the input: the same for every model. */
+class UnreadableInput extends Error {}
+
+/** Times that the models of a request are looked up anew because their version changed under it. */
+const MAX_PLANS = 3;
+
 /**
- * Asks models about images: looks at each image once, decodes it once for each distinct input size, asks all models
- * at the same time and returns what they said. A model or an image that fails takes only its own place in the answer.
+ * Asks models about inputs: looks at each input once, prepares it once for each distinct specification, asks each
+ * network once however many questions are put to it, and returns what they said. A model or an input that fails takes
+ * only its own place in the answer. What a network said is kept; answers are made from it anew.
  */
 export class Dispatcher {
   readonly #options: DispatcherOptions;
-  /** Open questions by model. */
+  /** Calls under way by model. */
   readonly #inFlight = new Tally();
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
   }
 
-  /** @throws MODEL_NOT_FOUND if a model is asked for by a name nobody knows */
-  async classify(request: DispatchRequest): Promise<ClassifyResult> {
-    const models = this.#select(request.models);
-    return { items: await Promise.all(request.images.map((bytes) => this.#image(bytes, models, request))) };
+  /** @throws MODEL_NOT_FOUND if a model is asked for by a name nobody knows, BAD_REQUEST if it takes another kind */
+  async ask(
+    { kind, inputs, models, noStore = false }: AskParams,
+    scope: Scope,
+    predict: Predict,
+  ): Promise<AskResult> {
+    const names = this.#select(kind, models);
+    const preparer = await this.#options.preparer(kind);
+    const items = inputs.map((input) =>
+      this.#item(preparer, { kind, input, noStore, predict }, names, scope),
+    );
+    return { items: await Promise.all(items) };
   }
 
-  #select(names: readonly string[] | undefined): readonly ModelDescription[] {
-    const known = this.#options.models();
+  #select(kind: string, names: readonly string[] | undefined): readonly string[] {
+    const { models } = this.#options;
     if (!names) {
-      if (known.length === 0) throw new ServingError("MODEL_UNAVAILABLE", "No model is up");
-      return known;
+      const all = models.list().filter(({ versions: [first] }) => first.input.type === kind);
+      if (all.length === 0) throw new ServingError("MODEL_UNAVAILABLE", `No model that takes ${kind} is up`);
+      return all.map(({ name }) => name);
     }
-    return names.map((name) => {
-      const model = known.find((candidate) => candidate.name === name);
+    for (const name of names) {
+      const model = models.get(name);
       if (!model) throw new ModelNotFoundError(name);
-      return model;
-    });
+      const { type } = model.versions[0].input;
+      if (type !== kind) throw new ServingError("BAD_REQUEST", `${name} takes ${type}, not ${kind}`);
+    }
+    return names;
   }
 
-  async #image(
-    bytes: Uint8Array,
-    models: readonly ModelDescription[],
-    request: DispatchRequest,
-  ): Promise<ImageAnswer> {
+  async #item(
+    preparer: Preparer,
+    asked: Omit<Item, "info" | "prepare">,
+    names: readonly string[],
+    scope: Scope,
+  ): Promise<ItemAnswer> {
     try {
-      const image = await this.#options.pipeline.inspect(bytes);
-      const prepared = new Map<string, Promise<Uint8Array>>();
+      const { input } = asked;
+      const info = await preparer.inspect(input, scope);
       let decodeMs = 0;
-      const prepare = (input: ImageInput): Promise<Uint8Array> => {
-        const key = `${input.width}×${input.height}×${input.shortSide ?? ""}`;
+      const prepared = new Map<string, Promise<Tensors>>();
+      const prepare = (wanted: InputSpec, scope: Scope) => {
+        const key = JSON.stringify(wanted);
         const known = prepared.get(key);
         if (known) return known;
-        const began = performance.now();
-        const fresh = this.#options.pipeline.prepare(bytes, input, request).then((pixels) => {
-          const took = performance.now() - began;
-          decodeMs += took;
-          this.#options.onDecode?.(took / 1e3);
-          return pixels;
-        });
+        let began = scope.clock.now();
+        const onStart = () => {
+          began = scope.clock.now();
+        };
+        const fresh = preparer.prepare(input, wanted, scope, onStart).then(
+          (tensors) => {
+            const took = scope.clock.now() - began;
+            decodeMs += took;
+            this.#options.onDecode?.(took / 1e3);
+            return tensors;
+          },
+          (error: unknown) => {
+            throw isInputsFault(error) ? new UnreadableInput("unreadable", { cause: error }) : error;
+          },
+        );
         prepared.set(key, fresh);
         return fresh;
       };
-      const asked = await Promise.all(
-        models.map(async (model) => [model.name, await this.#ask(model, image, prepare, request)] as const),
-      );
-      return { image, results: Object.fromEntries(asked), timing: { decodeMs } };
+      const results = await this.#ask({ ...asked, info, prepare }, names, scope);
+      // In the order in which they were asked for.
+      const answers = names.flatMap((name) => {
+        const answer = results.get(name);
+        return answer ? [[name, answer] as const] : [];
+      });
+      return { info, results: Object.fromEntries(answers), timing: { decodeMs } };
     } catch (error) {
-      return { error: toWire(error) };
+      return { error: this.#wire(error instanceof UnreadableInput ? error.cause : error, scope) };
     }
   }
 
+  /** Every model's answer. A version that changes while it is asked is looked up anew. */
   async #ask(
-    model: ModelDescription,
-    image: ImageInfo,
-    prepare: (input: ImageInput) => Promise<Uint8Array>,
-    request: DispatchRequest,
-  ): Promise<ModelAnswer> {
-    const compute = () => this.#bounded(model, () => this.#compute(model, prepare, request));
-    try {
-      if (request.noStore || !this.#options.cache) return await compute();
-      const key = `${image.sha256}:${model.name}:${model.model.name}@${model.model.version}`;
-      return await this.#options.cache.through(key, compute);
-    } catch (error) {
-      // What the decoder refuses is the image's fault, and the same for every model.
-      if (DECODE_ERRORS.has((error as ServingError).type)) throw error;
-      return { error: toWire(error) };
-    }
+    item: Item,
+    names: readonly string[],
+    scope: Scope,
+    plans = MAX_PLANS,
+  ): Promise<ReadonlyMap<string, ModelAnswer>> {
+    const { ready, away } = this.#plan(item, names);
+    const answers = new Map<string, ModelAnswer>(
+      away.map((name) => [name, this.#failure(new ModelUnavailableError(name), scope, name)]),
+    );
+    const asked = ready.map(async (network) => {
+      try {
+        const found = await this.#output(item, network, scope);
+        for (const { name, version } of network) answers.set(name, this.#answer(version, found));
+      } catch (error) {
+        if (error instanceof UnreadableInput) throw error;
+        const again =
+          error instanceof VersionGoneError && plans > 1
+            ? await this.#ask(
+                item,
+                network.map(({ name }) => name),
+                scope,
+                plans - 1,
+              )
+            : undefined;
+        for (const { name } of network) {
+          const why = error instanceof VersionGoneError ? new ModelUnavailableError(name) : error;
+          answers.set(name, again?.get(name) ?? this.#failure(why, scope, name));
+        }
+      }
+    });
+    await Promise.all(asked);
+    return answers;
   }
 
-  async #bounded(model: ModelDescription, compute: () => Promise<ModelAnswer>): Promise<ModelAnswer> {
+  /** The networks behind these models, each once, and the models that nobody serves. */
+  #plan(
+    { kind, info }: Item,
+    names: readonly string[],
+  ): { ready: readonly Network[]; away: readonly string[] } {
+    const networks = new Map<string, [Questioner, ...Questioner[]]>();
+    const away: string[] = [];
+    for (const name of names) {
+      const model = this.#options.models.get(name);
+      const version = model && isReady(model) ? versionFor(info, model) : undefined;
+      if (version?.input.type !== kind) {
+        away.push(name);
+        continue;
+      }
+      const same = networks.get(version.id.fingerprint);
+      if (same) same.push({ name, version });
+      else networks.set(version.id.fingerprint, [{ name, version }]);
+    }
+    return { ready: [...networks.values()], away };
+  }
+
+  #answer({ id, task }: KnownVersion, { output, report }: Found<Computed>): ModelAnswer {
+    const answer = taskOf(task.name).answer(output, task.question, task.spec);
+    return { ...answer, ...(report ?? this.#kept(id)) };
+  }
+
+  #kept({ name, version }: ModelId): Provenance {
+    return {
+      model: { name, version },
+      node: this.#options.nodeID,
+      batchSize: 0,
+      timing: { queueMs: 0, computeMs: 0 },
+      cached: true,
+    };
+  }
+
+  #output(item: Item, network: Network, scope: Scope): Promise<Found<Computed>> {
+    const { cache } = this.#options;
+    const compute = (own: Scope) => this.#compute(item, network, own);
+    if (!cache || item.noStore) {
+      cache?.bypass();
+      return within(scope, "compute", () => compute(scope));
+    }
+    const { id, input } = network[0].version;
+    return cache.through(
+      [item.kind, item.info.sha256, id.fingerprint, JSON.stringify(input)].join(":"),
+      scope,
+      compute,
+    );
+  }
+
+  /** One call for all questions to the network, to whichever of their services has least to do. */
+  #compute(item: Item, network: Network, scope: Scope): Promise<Found<Computed>> {
+    const { retry, onRetry } = this.#options;
+    const [{ name: first, version }] = network;
+    let called = first;
+    const attempt = async () => {
+      const { name, action } = this.#leastBusy(network);
+      called = name;
+      return this.#bounded(name, async () => {
+        const tensors = await item.prepare(version.input, scope);
+        const over = whyOver(scope, "decode");
+        if (over) throw over;
+        const params = { model: version.id, count: 1, tensors };
+        return computed(await item.predict(name, action, params, scope), version.id);
+      });
+    };
+    return retry.run(scope, attempt, () => onRetry?.(called));
+  }
+
+  /**
+   * By what the registry says now, which may have changed since the models were looked up.
+   *
+   * @throws VersionGoneError if none of them serves the version any more
+   */
+  #leastBusy(network: Network): { readonly name: string; readonly action: string } {
+    const { fingerprint } = network[0].version.id;
+    const serving = network.flatMap(({ name }) => {
+      const version = this.#options.models
+        .get(name)
+        ?.versions.find(({ id, replicas }) => id.fingerprint === fingerprint && replicas.length > 0);
+      return version ? [{ name, action: version.action, open: this.#inFlight.count(name) }] : [];
+    });
+    const [least] = serving.sort((a, b) => a.open - b.open);
+    if (least) return least;
+    throw new VersionGoneError();
+  }
+
+  async #bounded<T>(model: string, work: () => Promise<T>): Promise<T> {
     const { maxInFlight } = this.#options;
-    if (this.#inFlight.count(model.name) >= maxInFlight) throw new QueueFullError(model.name, maxInFlight);
-    this.#inFlight.add(model.name);
+    if (this.#inFlight.count(model) >= maxInFlight) throw new QueueFullError(model, maxInFlight);
+    this.#inFlight.add(model);
     try {
-      return await compute();
+      return await work();
     } finally {
-      this.#inFlight.remove(model.name);
+      this.#inFlight.remove(model);
     }
   }
 
-  async #compute(
-    model: ModelDescription,
-    prepare: (input: ImageInput) => Promise<Uint8Array>,
-    { predict, deadline }: DispatchRequest,
-  ): Promise<ModelAnswer> {
-    if (model.state !== "ready") throw new ModelUnavailableError(model.name);
-    const pixels = await prepare(model.input);
-    if (deadline !== undefined && performance.now() >= deadline) throw new DeadlineExceededError("decode");
-    return predict(model.name, { count: 1, pixels });
+  #failure(error: unknown, scope: Scope, model: string): ModelAnswer {
+    const wire = this.#wire(error, scope, model);
+    this.#options.onRefusal?.(model, wire.code);
+    return { error: wire };
+  }
+
+  #wire(error: unknown, { requestId }: Scope, model?: string) {
+    if (errorCode(error) === "INTERNAL") {
+      this.#options.onFault?.(error, { requestId, ...(model ? { model } : {}) });
+    }
+    return toWire(error);
   }
 }
 
-const DECODE_ERRORS = new Set(["INVALID_IMAGE", "TOO_MANY_PIXELS", "UNSUPPORTED_MEDIA_TYPE"]);
+/**
+ * The version that answers about this content, while a service's replicas differ: each in proportion to its replicas,
+ * so that all of them have work; and the same for the same content, so that the cache is of use.
+ */
+function versionFor({ sha256 }: Inspection, { versions }: KnownModel): KnownVersion {
+  const [first, ...others] = versions;
+  if (others.length === 0) return first;
+  const total = versions.reduce((sum, { replicas }) => sum + replicas.length, 0);
+  let at = Math.floor((Number.parseInt(sha256.slice(0, 8), 16) / 2 ** 32) * total);
+  for (const version of versions) {
+    at -= version.replicas.length;
+    if (at < 0) return version;
+  }
+  return first;
+}
+
+/** @throws the item's error, as a `ServingError` */
+function computed({ model, node, items }: PredictResult, asked: ModelId): Found<Computed> {
+  const [item] = items;
+  if (!item) throw new ServingError("INTERNAL", "The model answered without an item");
+  if (!item.ok) throw new ServingError(item.error.code, item.error.message);
+  if (model.fingerprint !== asked.fingerprint) {
+    throw new ServingError("MODEL_UNAVAILABLE", `${model.name} answered as another version`);
+  }
+  const { output, batchSize, dispatchReason, timing }: PredictedItem = item;
+  return {
+    output,
+    report: {
+      model: { name: model.name, version: model.version },
+      node,
+      batchSize,
+      ...(dispatchReason ? { dispatchReason } : {}),
+      timing,
+    },
+  };
+}
+
+/** What a preparer refuses as the client's mistake is the input's fault, whichever model it was prepared for. */
+function isInputsFault(error: unknown): boolean {
+  const { status } = ERRORS[errorCode(error)];
+  return status >= 400 && status <= 422 && errorCode(error) !== "SLOW_REQUEST";
+}

@@ -22,6 +22,8 @@ export interface NetworkOptions {
   /** Engines, each with the weights in memory. */
   readonly instances: number;
   readonly cores: Cores;
+  /** Items as one batch for the engines. @default stack */
+  readonly collate?: (items: readonly Tensors[]) => Tensors;
   /** `maxBatchSize` is at most what the model can compute. */
   readonly batching: BatchingOptions;
   /** @default systemClock */
@@ -38,7 +40,8 @@ export class Network {
   readonly #batcher: Batcher<Tensors, Tensors, EngineSlot>;
 
   constructor(options: NetworkOptions) {
-    const { id, spec, batching, clock = systemClock, onBatch = () => {}, onState = () => {} } = options;
+    const { id, spec, batching, collate = stack, clock = systemClock } = options;
+    const { onBatch = () => {}, onState = () => {} } = options;
     const { name } = id;
     this.id = id;
     this.#pool = new EnginePool({
@@ -56,7 +59,7 @@ export class Network {
       name,
       slots: this.#pool,
       clock,
-      run: (items, slot, scope) => slot.run(stack(items), items.length, scope),
+      run: (items, slot, scope) => slot.run(collate(items), items.length, scope),
       onBatch,
     });
   }

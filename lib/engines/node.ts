@@ -12,6 +12,7 @@ import { type Lease, Leases } from "./leases.ts";
 import { type BatchingOptions, Network } from "./network.ts";
 import { GIVEN_UP } from "./pool.ts";
 import { createEngine } from "./runtimes.ts";
+import type { Tensors } from "./tensors.ts";
 
 export interface NetworkSettings {
   readonly id: ModelId;
@@ -21,6 +22,8 @@ export interface NetworkSettings {
   /** Engines. */
   readonly instances: number;
   readonly batching: BatchingOptions;
+  /** See {@link NetworkOptions.collate}. Of those who share a network the first one's: the model is the same. */
+  readonly collate?: (items: readonly Tensors[]) => Tensors;
 }
 
 const leases = new WeakMap<ServiceBroker, Leases>();

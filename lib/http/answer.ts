@@ -1,5 +1,5 @@
 import { ERRORS, toWire, type WireError } from "../errors.ts";
-import type { ImageAnswer } from "../types.ts";
+import type { ItemAnswer, ModelAnswer } from "../types.ts";
 
 /** What goes back to the client. */
 export interface Answer {
@@ -29,23 +29,27 @@ export interface RequestTiming {
   readonly totalMs: number;
 }
 
+/** What an answer is told besides its items. */
+export interface About {
+  /** What one input is called: the key under which what is known of it is shown. */
+  readonly noun: string;
+  readonly requestId: string;
+  readonly timing: RequestTiming;
+}
+
 /**
- * The answer to a classification: flat for one image, `items` for several. What failed is told where it failed;
- * only when no model has an answer for any image does the request itself fail, with {@link mostTelling} error.
+ * The answer to a request for predictions: flat for one input, `items` for several. What failed is told where it failed;
+ * only when no model has an answer for any input does the request itself fail, with {@link mostTelling} error.
  *
  * @param items at least one
  */
-export function classifyAnswer(
-  items: readonly ImageAnswer[],
-  requestId: string,
-  timing: RequestTiming,
-): Answer {
+export function resultAnswer(items: readonly ItemAnswer[], about: About): Answer {
   const failures = items.map(failuresOf);
   const failed = failures.every((errors) => errors.length > 0) ? mostTelling(failures.flat()) : undefined;
   const answer = failed
-    ? wireAnswer({ ...failed, requestId })
-    : { status: 200, body: resultBody(items, requestId, timing) };
-  return { ...answer, headers: { ...answer.headers, "server-timing": serverTiming(items, timing) } };
+    ? wireAnswer({ ...failed, requestId: about.requestId })
+    : { status: 200, body: resultBody(items, about) };
+  return { ...answer, headers: { ...answer.headers, "server-timing": serverTiming(items, about.timing) } };
 }
 
 /**
@@ -58,26 +62,44 @@ export function mostTelling(errors: readonly WireError[]): WireError | undefined
   )[0];
 }
 
-/** Why an image has no result at all; empty if it has one. */
-function failuresOf(item: ImageAnswer): readonly WireError[] {
+/** Why an input has no result at all; empty if it has one. */
+function failuresOf(item: ItemAnswer): readonly WireError[] {
   if ("error" in item) return [item.error];
   const results = Object.values(item.results);
   const errors = results.flatMap((result) => ("error" in result ? [result.error] : []));
   return errors.length === results.length ? errors : [];
 }
 
-function resultBody(items: readonly ImageAnswer[], requestId: string, { totalMs }: RequestTiming): unknown {
-  const [only, ...more] = items;
-  if (more.length > 0) return { requestId, items, timing: { totalMs: round(totalMs) } };
-  const timing = only && "timing" in only ? only.timing : {};
-  return { requestId, ...only, timing: { ...timing, totalMs: round(totalMs) } };
+function resultBody(items: readonly ItemAnswer[], { noun, requestId, timing }: About): unknown {
+  const [only, ...more] = items.map((item) => shownItem(item, noun));
+  const totalMs = round(timing.totalMs);
+  if (more.length > 0) return { requestId, items: [only, ...more], timing: { totalMs } };
+  return { requestId, ...only, timing: { ...only?.timing, totalMs } };
+}
+
+/** An item as clients see it: times in milliseconds with two decimals. */
+function shownItem(item: ItemAnswer, noun: string): Record<string, unknown> & { readonly timing?: object } {
+  if ("error" in item) return { ...item };
+  const { info, results, timing } = item;
+  const shown = Object.entries(results).map(([name, result]) => [name, shownResult(result)] as const);
+  return {
+    [noun]: info,
+    results: Object.fromEntries(shown),
+    timing: { decodeMs: round(timing.decodeMs) },
+  };
+}
+
+function shownResult(result: ModelAnswer): ModelAnswer {
+  if ("error" in result) return result;
+  const { queueMs, computeMs } = result.timing;
+  return { ...result, timing: { queueMs: round(queueMs), computeMs: round(computeMs) } };
 }
 
 /**
- * The `Server-Timing` header (https://www.w3.org/TR/server-timing/): images and models are served in parallel, so each
+ * The `Server-Timing` header (https://www.w3.org/TR/server-timing/): inputs and models are served in parallel, so each
  * phase is that of the slowest.
  */
-function serverTiming(items: readonly ImageAnswer[], { parseMs, totalMs }: RequestTiming): string {
+function serverTiming(items: readonly ItemAnswer[], { parseMs, totalMs }: RequestTiming): string {
   const read = items.flatMap((item) => ("error" in item ? [] : [item]));
   const results = read
     .flatMap((item) => Object.values(item.results))

@@ -2,97 +2,96 @@ import type { IncomingHttpHeaders } from "node:http";
 import type { Readable } from "node:stream";
 import { Busboy } from "@fastify/busboy";
 import { CancelledError, ServingError } from "../errors.ts";
+import type { Input, Kind } from "../kinds/kind.ts";
+import { FORM, JSON_TYPE, mediaTypeOf, takes } from "./kind.ts";
 
 export interface BodyLimits {
-  /** Largest encoded image, bytes. */
-  readonly maxImageBytes: number;
-  /** Most images. */
-  readonly maxImages: number;
+  /** Largest input, bytes as it is sent. */
+  readonly maxBytes: number;
+  /** Most inputs. */
+  readonly maxInputs: number;
   /** Time for the whole body, milliseconds. */
   readonly timeoutMs: number;
   /** The least that must come in each such time. */
   readonly minBodyRate: { readonly bytes: number; readonly everyMs: number };
 }
 
-/** A form with images in it, or one image as it is. */
-export type BodyKind = "form" | "image";
+/** A form with inputs in it, JSON with one or several, or one input as it is. */
+export type BodyForm = "form" | "json" | "raw";
 
 /** What of an `IncomingMessage` is needed here. */
 export type Body = Readable & { readonly headers: IncomingHttpHeaders };
 
-/** Takes the body's bytes as they come and gives the images in it at the end. `fail` may come at any time. */
+/** Takes the body's bytes as they come and gives the inputs in it at the end. `fail` may come at any time. */
 interface Parser {
   write(chunk: Buffer): void;
-  end(): Promise<readonly Uint8Array[]>;
+  end(): Promise<readonly Input[]>;
 }
 
 type Fail = (error: unknown) => void;
 
-const IMAGE_TYPES: ReadonlySet<string> = new Set(
-  ["jpeg", "jpg", "png", "webp", "gif", "avif", "tiff"].map((format) => `image/${format}`),
-);
 // RFC 2046 §5.1.1: 1 to 70 characters.
 const BOUNDARY = /;\s*boundary=(?:"[^"\r\n]{1,70}"|[^\s";,]{1,70})\s*(?:;|$)/i;
-/** The form field that holds the images. */
-const FIELD = "image";
-/** Form fields that are not images are skipped, but bounded. */
+/** Form fields that are no inputs are skipped, but bounded. */
 const MAX_OTHER_PARTS = 16;
 const MAX_FIELD_BYTES = 4096;
 const MAX_PART_HEADER_BYTES = 8192;
 
 /**
- * The kind of body these headers announce.
+ * The form of body these headers announce.
  *
  * @throws ServingError BAD_REQUEST without a body or with a malformed boundary, UNSUPPORTED_MEDIA_TYPE,
  *   PAYLOAD_TOO_LARGE if the announced size says so
  */
-export function bodyKind(
+export function bodyForm(
   headers: IncomingHttpHeaders,
-  { maxImageBytes, maxImages }: Pick<BodyLimits, "maxImageBytes" | "maxImages">,
-): BodyKind {
+  kind: Kind,
+  limits: Pick<BodyLimits, "maxBytes" | "maxInputs">,
+): BodyForm {
   const announced = headers["content-length"];
   if (headers["transfer-encoding"] === undefined && (announced ?? "0") === "0") {
-    throw new ServingError("BAD_REQUEST", `Expected an image: as the body, or as the form field "${FIELD}"`);
+    const inForm = kind.field === undefined ? "" : `, or as the form field "${kind.field}"`;
+    throw new ServingError("BAD_REQUEST", `Expected ${withArticle(kind.noun)}: as the body${inForm}`);
   }
   if ((headers["content-encoding"] ?? "identity") !== "identity") {
     throw new ServingError("UNSUPPORTED_MEDIA_TYPE", "Expected a body without Content-Encoding");
   }
-  const given = headers["content-type"] ?? "";
-  const type = (given.split(";", 1)[0] ?? "").trim().toLowerCase();
-  if (type === "multipart/form-data") {
-    if (!BOUNDARY.test(given))
-      throw new ServingError("BAD_REQUEST", "Expected a boundary of 1 to 70 characters");
-    if (Number(announced) > maxFormBytes(maxImageBytes, maxImages)) throw tooManyBytes(maxImageBytes);
-    return "form";
+  const type = mediaTypeOf(headers);
+  if (!takes(kind, type)) {
+    const types = [...(kind.field ? [FORM] : []), ...(kind.schema ? [JSON_TYPE] : []), ...kind.accepts];
+    throw new ServingError("UNSUPPORTED_MEDIA_TYPE", `Expected one of ${types.join(", ")}`);
   }
-  if (!IMAGE_TYPES.has(type)) {
-    throw new ServingError(
-      "UNSUPPORTED_MEDIA_TYPE",
-      `Expected multipart/form-data or one of ${[...IMAGE_TYPES].join(", ")}`,
-    );
+  if (type === FORM && !BOUNDARY.test(headers["content-type"] ?? "")) {
+    throw new ServingError("BAD_REQUEST", "Expected a boundary of 1 to 70 characters");
   }
-  if (Number(announced) > maxImageBytes) throw tooManyBytes(maxImageBytes);
-  return "image";
+  const most = type === FORM ? maxFormBytes(limits) : limits.maxBytes;
+  if (Number(announced) > most) throw tooManyBytes(kind, limits);
+  return type === FORM ? "form" : type === JSON_TYPE ? "json" : "raw";
 }
 
 /**
- * Reads the images in a body: one raw, or every part `image` of a form, in their order. Stops reading at the first
- * thing wrong and keeps nothing; the rest of the body is then left in the stream.
+ * Reads the inputs in a body: one raw, every part of a form in the kind's field, in their order, or JSON: one input, or
+ * several as `{"items": […]}`. Stops reading at the first thing wrong and keeps nothing; the rest of the body is then
+ * left in the stream.
  *
  * @param hold called with the size of each chunk before it is kept; may throw to refuse it
- * @throws ServingError PAYLOAD_TOO_LARGE, SLOW_REQUEST, BAD_REQUEST for a malformed form or one without an image,
+ * @throws ServingError PAYLOAD_TOO_LARGE, SLOW_REQUEST, BAD_REQUEST for a malformed body or one without an input,
  *   CANCELLED if the client goes away, and what `hold` throws
  */
-export async function readImages(
+export async function readInputs(
   body: Body,
-  kind: BodyKind,
+  form: BodyForm,
+  kind: Kind,
   limits: BodyLimits,
   hold: (bytes: number) => void,
-): Promise<readonly Uint8Array[]> {
+): Promise<readonly Input[]> {
   const { promise: failed, reject: fail } = Promise.withResolvers<never>();
   // It may fail when nobody listens any more.
   failed.catch(() => {});
-  const parser = kind === "form" ? formParser(body.headers, limits, fail) : rawParser(limits, fail);
+  const parser =
+    form === "form"
+      ? formParser(body.headers, kind, limits, fail)
+      : rawParser(mediaTypeOf(body.headers), kind, limits, fail);
   const timer = setTimeout(() => {
     fail(
       new ServingError("SLOW_REQUEST", `The body did not arrive within ${Math.round(limits.timeoutMs)} ms`),
@@ -154,71 +153,97 @@ function pump(body: Body, parser: Parser, hold: (bytes: number) => void, fail: F
   return { ended, stop };
 }
 
-function rawParser({ maxImageBytes }: BodyLimits, fail: Fail): Parser {
-  const image = new Pages(maxImageBytes);
+function rawParser(type: string, kind: Kind, limits: BodyLimits, fail: Fail): Parser {
+  const pages = new Pages(limits.maxBytes);
   return {
     write(chunk) {
-      if (!image.add(chunk)) fail(tooManyBytes(maxImageBytes));
+      if (!pages.add(chunk)) fail(tooManyBytes(kind, limits));
     },
     async end() {
-      if (image.size === 0) throw new ServingError("BAD_REQUEST", "Expected an image but the body is empty");
-      return [image.join()];
+      if (pages.size === 0) {
+        throw new ServingError("BAD_REQUEST", `Expected ${withArticle(kind.noun)} but the body is empty`);
+      }
+      const bytes = pages.join();
+      return type === JSON_TYPE ? jsonInputs(bytes, limits) : [{ bytes, type }];
     },
   };
 }
 
-function formParser(
-  headers: IncomingHttpHeaders,
-  { maxImageBytes, maxImages }: BodyLimits,
-  fail: Fail,
-): Parser {
-  const images: Pages[] = [];
+/** The one input that a JSON body is, or the several in its `items`. */
+function jsonInputs(bytes: Uint8Array, { maxInputs }: BodyLimits): readonly Input[] {
+  const items = itemsOf(parseJson(bytes));
+  if (!items) return [{ bytes, type: JSON_TYPE }];
+  if (items.length === 0) throw new ServingError("BAD_REQUEST", "Expected at least one of items");
+  if (items.length > maxInputs) {
+    throw new ServingError("PAYLOAD_TOO_LARGE", `A body may hold at most ${maxInputs} items`, {
+      limit: maxInputs,
+    });
+  }
+  return items.map((item) => ({ bytes: Buffer.from(JSON.stringify(item)), type: JSON_TYPE }));
+}
+
+function parseJson(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    throw new ServingError("BAD_REQUEST", "The body is no JSON");
+  }
+}
+
+function itemsOf(value: unknown): readonly unknown[] | undefined {
+  if (typeof value !== "object" || value === null || Object.keys(value).join() !== "items") return undefined;
+  const { items } = value as { readonly items: unknown };
+  return Array.isArray(items) ? items : undefined;
+}
+
+function formParser(headers: IncomingHttpHeaders, kind: Kind, limits: BodyLimits, fail: Fail): Parser {
+  const inputs: { readonly pages: Pages; readonly type: string }[] = [];
   let received = 0;
   const malformed = () => fail(new ServingError("BAD_REQUEST", "The form is malformed or ends early"));
-  const tooMany = () => fail(tooManyParts(maxImages));
-  const form = createForm(headers, maxImages);
+  const tooMany = () => fail(tooManyParts(kind, limits));
+  const form = createForm(headers, kind, limits);
   const { promise: finished, resolve: finish } = Promise.withResolvers<void>();
   form.on("error", malformed).on("finish", finish);
   form.on("filesLimit", tooMany).on("fieldsLimit", tooMany).on("partsLimit", tooMany);
-  form.on("file", (name: string | undefined, part: Readable) => {
+  form.on("file", (name: string | undefined, part: Readable, _file, _encoding, type: string) => {
     part.on("error", malformed);
-    if (name !== FIELD) return part.resume();
-    const image = new Pages(maxImageBytes);
-    images.push(image);
+    if (name !== kind.field) return part.resume();
+    const pages = new Pages(limits.maxBytes);
+    inputs.push({ pages, type: type.toLowerCase() });
     return part.on("data", (chunk: Buffer) => {
-      if (!image.add(chunk)) fail(tooManyBytes(maxImageBytes));
+      if (!pages.add(chunk)) fail(tooManyBytes(kind, limits));
     });
   });
   return {
     write(chunk) {
       received += chunk.length;
-      if (received > maxFormBytes(maxImageBytes, maxImages)) fail(tooManyBytes(maxImageBytes));
+      if (received > maxFormBytes(limits)) fail(tooManyBytes(kind, limits));
       // Everything kept is bounded by the limits, so there is no back-pressure to heed.
       else form.write(chunk);
     },
     async end() {
       form.end();
       await finished;
-      if (images.length === 0)
-        throw new ServingError("BAD_REQUEST", `Expected a file in the form field "${FIELD}"`);
-      if (images.some((image) => image.size === 0))
-        throw new ServingError("BAD_REQUEST", "Expected images, not empty files");
-      return images.map((image) => image.join());
+      if (inputs.length === 0)
+        throw new ServingError("BAD_REQUEST", `Expected a file in the form field "${kind.field}"`);
+      if (inputs.some(({ pages }) => pages.size === 0))
+        throw new ServingError("BAD_REQUEST", `Expected ${kind.noun}s, not empty files`);
+      return inputs.map(({ pages, type }) => ({ bytes: pages.join(), type }));
     },
   };
 }
 
-function createForm(headers: IncomingHttpHeaders, maxImages: number) {
+function createForm(headers: IncomingHttpHeaders, kind: Kind, { maxInputs }: BodyLimits) {
   try {
     return new Busboy({
       headers: { ...headers, "content-type": headers["content-type"] ?? "" },
       // Some clients name no file for bytes they have in memory.
       isPartAFile: (name, type, file) =>
-        name === FIELD || file !== undefined || type === "application/octet-stream",
+        name === kind.field || file !== undefined || type === "application/octet-stream",
       limits: {
-        files: maxImages,
+        files: maxInputs,
         fields: MAX_OTHER_PARTS,
-        parts: maxImages + MAX_OTHER_PARTS,
+        parts: maxInputs + MAX_OTHER_PARTS,
         fieldSize: MAX_FIELD_BYTES,
         headerPairs: 32,
         headerSize: MAX_PART_HEADER_BYTES,
@@ -281,24 +306,28 @@ class Pages {
   }
 }
 
-/** Images, and what a form may hold besides. */
-function maxFormBytes(maxImageBytes: number, maxImages: number): number {
+/** Inputs, and what a form may hold besides. */
+function maxFormBytes({ maxBytes, maxInputs }: Pick<BodyLimits, "maxBytes" | "maxInputs">): number {
   return (
-    maxImages * (maxImageBytes + MAX_PART_HEADER_BYTES) +
+    maxInputs * (maxBytes + MAX_PART_HEADER_BYTES) +
     MAX_OTHER_PARTS * (MAX_FIELD_BYTES + MAX_PART_HEADER_BYTES)
   );
 }
 
-function tooManyBytes(limit: number): ServingError {
-  return new ServingError("PAYLOAD_TOO_LARGE", `An image may have at most ${limit} bytes`, { limit });
+function tooManyBytes({ noun }: Kind, { maxBytes }: Pick<BodyLimits, "maxBytes">): ServingError {
+  const message = `${capital(withArticle(noun))} may have at most ${maxBytes} bytes`;
+  return new ServingError("PAYLOAD_TOO_LARGE", message, { limit: maxBytes });
 }
 
-function tooManyParts(limit: number): ServingError {
-  return new ServingError(
-    "PAYLOAD_TOO_LARGE",
-    `A form may hold at most ${limit} images and ${MAX_OTHER_PARTS} other parts`,
-    {
-      limit,
-    },
-  );
+function tooManyParts({ noun }: Kind, { maxInputs }: BodyLimits): ServingError {
+  const message = `A form may hold at most ${maxInputs} ${noun}s and ${MAX_OTHER_PARTS} other parts`;
+  return new ServingError("PAYLOAD_TOO_LARGE", message, { limit: maxInputs });
+}
+
+function withArticle(noun: string): string {
+  return /^[aeiou]/.test(noun) ? `an ${noun}` : `a ${noun}`;
+}
+
+function capital(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }

@@ -1,13 +1,13 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Logger, ServiceBroker } from "moleculer";
 import { errorCode, ModelNotFoundError, ServingError } from "../errors.ts";
-import { listModels } from "../models/catalog.ts";
+import { catalogOf, describeModel } from "../models/catalog.ts";
 import { healthResponse, type Probe } from "../telemetry/health.ts";
 import { count, observe } from "../telemetry/metrics.ts";
 import { METRICS_CONTENT_TYPE, scrape } from "../telemetry/prometheus.ts";
 import { type Access, note } from "./access.ts";
 import { type Answer, errorAnswer } from "./answer.ts";
-import { Classifier } from "./classifier.ts";
+import { Asker } from "./asker.ts";
 import type { Exchange, Handler, RoutedRequest } from "./exchange.ts";
 import type { GatewayOptions } from "./options.ts";
 import { modelName, modelsOf, requestIdOf, traceparentOf } from "./request.ts";
@@ -19,6 +19,7 @@ const ROUTES = [
   "api/models",
   "api/models/:model",
   "api/models/:model/classify",
+  "api/models/:model/predict",
   "health/live",
   "health/ready",
   "metrics",
@@ -36,7 +37,8 @@ export class Gateway {
   constructor(broker: ServiceBroker, logger: Logger, options: GatewayOptions) {
     this.#broker = broker;
     this.#logger = logger;
-    const classifier = new Classifier(broker, logger, options);
+    const asker = new Asker(broker, logger, options);
+    const askOne: Handler = (exchange) => asker.ask(exchange, [modelName(modelIn(exchange.req))]);
     const health =
       (probe: Probe): Handler =>
       ({ requestId }) => {
@@ -45,23 +47,21 @@ export class Gateway {
       };
     this.#routes = {
       "api/classify": {
-        POST: (exchange) =>
-          classifier.classify(exchange, modelsOf(exchange.req.originalUrl, options.maxModels)),
+        POST: (exchange) => asker.ask(exchange, modelsOf(exchange.req.originalUrl, options.maxModels)),
       },
       "api/models": {
         GET: ({ requestId }) => ({
           status: 200,
           body: {
             requestId,
-            models: listModels(broker),
+            models: catalogOf(broker).list().map(describeModel),
             limits: { maxImageBytes: options.maxImageBytes, maxImages: options.maxImages },
           },
         }),
       },
       "api/models/:model": { GET: (exchange) => this.#model(exchange) },
-      "api/models/:model/classify": {
-        POST: (exchange) => classifier.classify(exchange, [modelName(modelIn(exchange.req))]),
-      },
+      "api/models/:model/classify": { POST: askOne },
+      "api/models/:model/predict": { POST: askOne },
       "health/live": { GET: health("live") },
       "health/ready": { GET: health("ready") },
       metrics: {
@@ -132,9 +132,9 @@ export class Gateway {
 
   #model({ req, requestId }: Exchange): Answer {
     const name = modelIn(req);
-    const model = listModels(this.#broker).find((candidate) => candidate.name === name);
+    const model = catalogOf(this.#broker).get(name);
     if (!model) throw new ModelNotFoundError(name);
-    return { status: 200, body: { requestId, ...model } };
+    return { status: 200, body: { requestId, ...describeModel(model) } };
   }
 }
 

@@ -2,7 +2,9 @@
 export interface GatewayOptions {
   /** Largest encoded image, bytes. @default 10 MiB */
   readonly maxImageBytes: number;
-  /** Most images in one request. @default 16 */
+  /** Largest input of any other kind, bytes. @default 1 MiB */
+  readonly maxInputBytes: number;
+  /** Most inputs in one request. @default 16 */
   readonly maxImages: number;
   /** Most model names in one request. @default 32 */
   readonly maxModels: number;

@@ -1,50 +1,175 @@
 import type { ServiceBroker } from "moleculer";
-import type { ModelDescription, ModelMetadata } from "../types.ts";
+import type { InputSpec } from "../kinds/kind.ts";
+import type { BatchingBounds, ModelMetadata, ServedVersion } from "../types.ts";
+import type { ModelId } from "./identity.ts";
 
-interface ListedService {
-  name: string;
-  nodeID: string;
-  available: boolean;
-  metadata?: Partial<ModelMetadata>;
+/** A version as the cluster serves it. */
+export interface KnownVersion extends ServedVersion {
+  /** Nodes for which it is the first: they answer it to who names no version. */
+  readonly replicas: readonly string[];
 }
 
+/** A model service as the cluster knows it. */
+export interface KnownModel {
+  /** The service's name: what `models=` and the addresses take. */
+  readonly name: string;
+  readonly question: string;
+  readonly batching: BatchingBounds;
+  /** Those with the most replicas first, of as many the newest. At least one; without replicas if the model is away. */
+  readonly versions: readonly [KnownVersion, ...KnownVersion[]];
+}
+
+/** One row of the model list, as clients see it. */
+export type ModelDescription = Readonly<Record<string, unknown>> & {
+  readonly name: string;
+  readonly question: string;
+  /** The version with the most replicas. */
+  readonly model: ModelId;
+  readonly input: InputSpec;
+  readonly state: "ready" | "unavailable";
+  /** Nodes that serve it now. */
+  readonly replicas: readonly string[];
+};
+
+interface ListedService {
+  readonly name: string;
+  readonly nodeID: string;
+  readonly available: boolean;
+  readonly metadata?: Partial<ModelMetadata>;
+}
+
+/** Models whose last replica left are remembered this long … */
+const FORGET_AFTER_MS = 24 * 3_600_000;
+/** … and at most so many: those away longest are forgotten first. */
+const MAX_AWAY = 1_000;
+
 /**
- * Every model the cluster knows, by name. Models are found by their metadata in Moleculer's registry; there is no
- * other list. A model whose replicas are all gone stays listed as unavailable for as long as the registry remembers
- * one of its nodes.
+ * Every model the cluster knows, by name. Models are found by their metadata in Moleculer's registry; there is no other
+ * list. A model whose last replica left the registry is remembered: it is unavailable, and not unknown.
  */
-export function listModels(broker: ServiceBroker): ModelDescription[] {
+export class Catalog {
+  readonly #broker: ServiceBroker;
+  readonly #now: () => number;
+  readonly #away = new Map<string, { readonly model: KnownModel; readonly since: number }>();
+  /** What the registry said last; undefined: it has changed since. */
+  #present: ReadonlyMap<string, KnownModel> | undefined;
+
+  /** @param now milliseconds, for tests */
+  constructor(broker: ServiceBroker, now: () => number = () => performance.now()) {
+    this.#broker = broker;
+    this.#now = now;
+    // Each says before it that all of a change is in the registry. Looking at once remembers who leaves next.
+    for (const event of ["$services.changed", "$node.disconnected"]) {
+      broker.localBus.on(event, () => this.#look());
+    }
+    this.#look();
+  }
+
+  /** All models, by name. */
+  list(): readonly KnownModel[] {
+    const present = this.#present ?? this.#look();
+    const away = [...this.#away.values()].map(({ model }) => model);
+    return [...present.values(), ...away].sort((a, b) => a.name.localeCompare(b.name));
+  }
+
+  get(name: string): KnownModel | undefined {
+    return (this.#present ?? this.#look()).get(name) ?? this.#away.get(name)?.model;
+  }
+
+  /** Forgets a model that is away; whether there was one. */
+  forget(name: string): boolean {
+    return this.#away.delete(name);
+  }
+
+  #look(): ReadonlyMap<string, KnownModel> {
+    const before = this.#present;
+    const present = presentModels(this.#broker);
+    const now = this.#now();
+    for (const [name, model] of before ?? []) {
+      if (!present.has(name)) this.#away.set(name, { model: withoutReplicas(model), since: now });
+    }
+    for (const name of present.keys()) this.#away.delete(name);
+    for (const [name, { since }] of this.#away) {
+      if (now - since > FORGET_AFTER_MS || this.#away.size > MAX_AWAY) this.#away.delete(name);
+    }
+    this.#present = present;
+    return present;
+  }
+}
+
+const catalogs = new WeakMap<ServiceBroker, Catalog>();
+
+/** The broker's catalog: one, so that all in a process remember the same. */
+export function catalogOf(broker: ServiceBroker): Catalog {
+  let catalog = catalogs.get(broker);
+  if (!catalog) {
+    catalog = new Catalog(broker);
+    catalogs.set(broker, catalog);
+  }
+  return catalog;
+}
+
+export function isReady({ versions: [first] }: KnownModel): boolean {
+  return first.replicas.length > 0;
+}
+
+/** A model as clients see it. */
+export function describeModel(model: KnownModel): ModelDescription {
+  const { name, question, batching, versions } = model;
+  const [{ id, input, task }] = versions;
+  return {
+    name,
+    question,
+    model: id,
+    input,
+    task: task.name,
+    ...task.spec,
+    batching,
+    state: isReady(model) ? "ready" : "unavailable",
+    replicas: versions.flatMap(({ replicas }) => replicas).sort(),
+  };
+}
+
+function presentModels(broker: ServiceBroker): Map<string, KnownModel> {
   const services = broker.registry.getServiceList({
     onlyAvailable: false,
     skipInternal: true,
   }) as ListedService[];
-  const models = new Map<string, { metadata: ModelMetadata; replicas: string[] }>();
+  const models = new Map<string, KnownModel>();
   for (const { name, nodeID, available, metadata } of services) {
     if (!isModel(metadata)) continue;
     const known = models.get(name);
-    const newest =
-      known && known.metadata.model.version >= metadata.model.version ? known.metadata : metadata;
-    const replicas = [...(known?.replicas ?? []), ...(available ? [nodeID] : [])];
-    models.set(name, { metadata: newest, replicas });
+    models.set(name, {
+      name,
+      question: metadata.question,
+      batching: metadata.batching,
+      versions: withReplica(known?.versions ?? [], metadata.versions[0], available ? [nodeID] : []),
+    });
   }
-  return [...models]
-    .map(
-      ([
-        name,
-        {
-          metadata: { kind: _, ...metadata },
-          replicas,
-        },
-      ]) => ({
-        name,
-        ...metadata,
-        state: replicas.length > 0 ? ("ready" as const) : ("unavailable" as const),
-        replicas: replicas.sort(),
-      }),
-    )
-    .sort((a, b) => a.name.localeCompare(b.name));
+  return models;
 }
 
-function isModel(metadata: Partial<ModelMetadata> | undefined): metadata is ModelMetadata {
-  return metadata?.kind === "model" && metadata.model !== undefined;
+/** `versions` with one more replica, whose first version is `served`. */
+function withReplica(
+  versions: readonly KnownVersion[],
+  served: ServedVersion,
+  replicas: readonly string[],
+): KnownModel["versions"] {
+  const same = versions.find(({ id }) => id.fingerprint === served.id.fingerprint);
+  const others = versions.filter((version) => version !== same);
+  const [first, ...rest] = [
+    { ...served, replicas: [...(same?.replicas ?? []), ...replicas] },
+    ...others,
+  ].sort((a, b) => b.replicas.length - a.replicas.length || b.id.version - a.id.version);
+  return [first as KnownVersion, ...rest];
+}
+
+function withoutReplicas({ versions: [first], ...model }: KnownModel): KnownModel {
+  return { ...model, versions: [{ ...first, replicas: [] }] };
+}
+
+function isModel(
+  metadata: Partial<ModelMetadata> | undefined,
+): metadata is ModelMetadata & { readonly versions: readonly [ServedVersion, ...ServedVersion[]] } {
+  return metadata?.kind === "model" && (metadata.versions?.length ?? 0) > 0;
 }

@@ -1,3 +1,5 @@
+import type { ServiceBroker } from "moleculer";
+
 /** The event that says a client hung up; its payload is a {@link CancelEvent}. */
 export const CANCEL_EVENT = "inference.cancel";
 
@@ -36,4 +38,16 @@ export class Cancellations {
   get size(): number {
     return this.#running.size;
   }
+}
+
+const cancellations = new WeakMap<ServiceBroker, Cancellations>();
+
+/** The broker's running requests; the middleware `Scopes` tracks them, services that hear {@link CANCEL_EVENT} abort. */
+export function cancellationsOf(broker: ServiceBroker): Cancellations {
+  let own = cancellations.get(broker);
+  if (!own) {
+    own = new Cancellations();
+    cancellations.set(broker, own);
+  }
+  return own;
 }

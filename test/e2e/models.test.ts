@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import sharp from "sharp";
-import type { ModelDescription } from "../../lib/types.ts";
+import type { ModelDescription } from "../../lib/models/catalog.ts";
 import { startServer, type TestServer } from "../../testkit/server.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");

@@ -4,7 +4,7 @@ import { resolve } from "node:path";
 import { jest } from "@jest/globals";
 import type { Browser, BrowserContext, BrowserContextOptions, Locator, Page } from "playwright-core";
 import sharp from "sharp";
-import type { ModelDescription } from "../../lib/types.ts";
+import type { ModelDescription } from "../../lib/models/catalog.ts";
 import { LAUNCH_TIMEOUT, launchChromium } from "../../testkit/chromium.ts";
 import { startServer, type TestServer } from "../../testkit/server.ts";
 
@@ -104,9 +104,11 @@ async function facts(answer: Locator): Promise<Record<string, string>> {
   return Object.fromEntries(terms.map((term, index) => [term, values[index] ?? ""]));
 }
 
-async function models(): Promise<ModelDescription[]> {
+type ImageModel = ModelDescription & { readonly labels: readonly string[] };
+
+async function models(): Promise<ImageModel[]> {
   const response = await fetch(`${server.url}/api/models`);
-  return ((await response.json()) as { models: ModelDescription[] }).models;
+  return ((await response.json()) as { models: ImageModel[] }).models;
 }
 
 /** Lets the list of models carry these limits. */
@@ -407,6 +409,8 @@ describe("the server", () => {
     await page.getByRole("checkbox", { name: "Is there another?", checked: true }).waitFor();
     expect(await names()).toEqual([first.question, "Is there another?", second.question]);
     expect(await page.getByRole("checkbox", { name: first.question }).isDisabled()).toBe(true);
+    expect(await page.getByRole("status").textContent()).toBe("3 of 4 models ready");
+    expect(await page.getByRole("status").getAttribute("data-state")).toBe("partly");
     expect(await page.locator("#questions").textContent()).toContain(`${first.name} · not available now`);
     expect(await page.getByRole("checkbox", { name: second.question }).isChecked()).toBe(false);
 

@@ -5,6 +5,7 @@ import { errorCode } from "../../lib/errors.ts";
 import { CANCEL_EVENT } from "../../lib/request/cancellation.ts";
 import { metricsText } from "../../lib/telemetry/prometheus.ts";
 import { Metrics } from "../../middlewares/metrics.ts";
+import { Scopes } from "../../middlewares/scopes.ts";
 import { Batching } from "../../mixins/batching.mixin.ts";
 
 interface Vars {
@@ -19,7 +20,7 @@ async function shouter(batching: Record<string, number> = {}) {
   const gates: PromiseWithResolvers<void>[] = [];
   const broker = new ServiceBroker({
     logger: false,
-    middlewares: defineMiddlewares(Metrics()),
+    middlewares: defineMiddlewares(Metrics(), Scopes()),
     skipProcessEventRegistration: true,
   });
   broker.createService(

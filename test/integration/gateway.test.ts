@@ -4,13 +4,14 @@ import type { AddressInfo } from "node:net";
 import { type Context, Loggers, ServiceBroker } from "moleculer";
 import { ServingError } from "../../lib/errors.ts";
 import type { GatewayOptions } from "../../lib/http/options.ts";
+import type { InputSpec } from "../../lib/kinds/kind.ts";
 import { healthOf } from "../../lib/telemetry/health.ts";
-import type { ClassifyParams, ImageAnswer, ModelAnswer } from "../../lib/types.ts";
+import type { AskParams, ItemAnswer, ModelAnswer, ModelMetadata } from "../../lib/types.ts";
 import gateway from "../../services/gateway.service.ts";
 import { eventually } from "../../testkit/eventually.ts";
 import { dial, form, http, readAll } from "../../testkit/http.ts";
 
-type Classify = (ctx: Context<ClassifyParams, { traceparent?: string }>) => Promise<readonly ImageAnswer[]>;
+type Classify = (ctx: Context<AskParams, { traceparent?: string }>) => Promise<readonly ItemAnswer[]>;
 
 const MODEL = { name: "pets", version: 2 };
 const YES = {
@@ -24,13 +25,32 @@ const YES = {
   timing: { queueMs: 1, computeMs: 2 },
 } as const;
 
+/** What a model service says of itself in the registry. */
+const metadataOf = (question: string): ModelMetadata => ({
+  kind: "model",
+  question,
+  versions: [
+    {
+      id: { ...MODEL, fingerprint: "f1" },
+      action: "2-f1.predict",
+      input: { type: "image", width: 2, height: 2 } as InputSpec,
+      task: {
+        name: "classification",
+        spec: { labels: ["cat"] },
+        question: { group: [0], threshold: 0.5 },
+      },
+    },
+  ],
+  batching: { maxBatchSize: 8, maxQueueSize: 9, maxQueueDelayMs: 0, concurrency: 1 },
+});
+
 /** What a dispatcher says of an image: its size stands for its content. */
-function answerTo(bytes: Uint8Array, results: Record<string, ModelAnswer>): ImageAnswer {
-  const image = { width: 1, height: 1, format: "png", bytes: bytes.length, sha256: "00" } as const;
-  return { image, results, timing: { decodeMs: 3 } };
+function answerTo(bytes: Uint8Array, results: Record<string, ModelAnswer>): ItemAnswer {
+  const info = { width: 1, height: 1, format: "png", bytes: bytes.length, sha256: "00" };
+  return { info, results, timing: { decodeMs: 3 } };
 }
 
-const allYes: Classify = async (ctx) => ctx.params.images.map((bytes) => answerTo(bytes, { cat: YES }));
+const allYes: Classify = async (ctx) => ctx.params.inputs.map(({ bytes }) => answerTo(bytes, { cat: YES }));
 
 class LinesLogger extends Loggers.Base<{ level?: "info" }> {
   readonly lines: string[] = [];
@@ -59,7 +79,7 @@ async function start({ http: options = {}, classify = allYes }: Setup = {}) {
   broker.createService({
     name: "dispatcher",
     actions: {
-      classify: async (ctx: Context<ClassifyParams, object>) => ({ items: await classify(ctx) }),
+      ask: async (ctx: Context<AskParams, object>) => ({ items: await classify(ctx) }),
     },
     events: {
       "inference.cancel": (ctx: Context<{ cancelId: string }>) => void cancelled.push(ctx.params.cancelId),
@@ -67,14 +87,7 @@ async function start({ http: options = {}, classify = allYes }: Setup = {}) {
   });
   broker.createService({
     name: "cat",
-    metadata: {
-      kind: "model",
-      question: "Is it a cat?",
-      model: MODEL,
-      input: { type: "image", width: 2, height: 2 },
-      labels: ["cat"],
-      batching: { maxBatchSize: 8, maxQueueSize: 9, maxQueueDelayMs: 0, concurrency: 1 },
-    },
+    metadata: metadataOf("Is it a cat?"),
   });
   brokers.push(broker);
   await broker.start();
@@ -134,7 +147,7 @@ describe("classification", () => {
     const second = gate();
     const { url } = await start({
       classify: async (ctx) => {
-        if (ctx.params.images[0]?.length === 1) await second.promise;
+        if (ctx.params.inputs[0]?.bytes.length === 1) await second.promise;
         else second.resolve();
         return allYes(ctx);
       },
@@ -164,8 +177,7 @@ describe("classification", () => {
     });
     const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     // Another model, of which the gateway only knows the name.
-    const metadata = { kind: "model", model: MODEL, input: { type: "image", width: 2, height: 2 } };
-    broker.createService({ name: "dog", metadata });
+    broker.createService({ name: "dog", metadata: metadataOf("Is it a dog?") });
     await broker.waitForServices("dog");
     await http(`${url}/api/classify?models=dog,cat&models=dog`, {
       ...IMAGE,
@@ -199,7 +211,7 @@ describe("classification", () => {
     const error = { code: "QUEUE_FULL", message: "full", retryable: true } as const;
     const { url } = await start({
       classify: async ({ params }) =>
-        params.images.map((bytes) => answerTo(bytes, { cat: YES, dog: { error } })),
+        params.inputs.map(({ bytes }) => answerTo(bytes, { cat: YES, dog: { error } })),
     });
     const reply = await http(`${url}/api/classify`, IMAGE);
     expect([reply.status, reply.json().results.dog]).toEqual([200, { error }]);
@@ -208,7 +220,7 @@ describe("classification", () => {
   test("fails as the models did when all of them do, and says when to come back", async () => {
     const error = { code: "QUEUE_FULL", message: "full", retryable: true } as const;
     const { url } = await start({
-      classify: async ({ params }) => params.images.map((bytes) => answerTo(bytes, { cat: { error } })),
+      classify: async ({ params }) => params.inputs.map(({ bytes }) => answerTo(bytes, { cat: { error } })),
     });
     const reply = await http(`${url}/api/classify`, IMAGE);
     expect([reply.status, reply.headers["retry-after"]]).toEqual([503, "1"]);
@@ -218,7 +230,7 @@ describe("classification", () => {
   test("of an image whose call fails leaves the other images their answers", async () => {
     const { url } = await start({
       classify: async (ctx) => {
-        if (ctx.params.images[0]?.length === 1) throw new ServingError("INVALID_IMAGE", "no image");
+        if (ctx.params.inputs[0]?.bytes.length === 1) throw new ServingError("INVALID_IMAGE", "no image");
         return allYes(ctx);
       },
     });
@@ -260,7 +272,41 @@ describe("classification", () => {
     const { url, broker } = await start();
     await broker.destroyService("dispatcher");
     const reply = await http(`${url}/api/classify`, IMAGE);
-    expect([reply.status, reply.json().error.code]).toEqual([503, "MODEL_UNAVAILABLE"]);
+    expect([reply.status, reply.json().error]).toMatchObject([
+      503,
+      { code: "MODEL_UNAVAILABLE", message: "No dispatcher is up", retryable: true },
+    ]);
+  });
+
+  test("at its model's address is the same under both names", async () => {
+    const { url } = await start();
+    const [classified, predicted] = await Promise.all(
+      ["classify", "predict"].map((verb) => http(`${url}/api/models/cat/${verb}`, IMAGE)),
+    );
+    expect(predicted?.json().results).toEqual(classified?.json().results);
+  });
+
+  test("has times with two decimals, however exact they were", async () => {
+    const { url } = await start({
+      classify: async ({ params }) =>
+        params.inputs.map(({ bytes }) => ({
+          ...answerTo(bytes, { cat: { ...YES, timing: { queueMs: 0.123456, computeMs: 2.345678 } } }),
+          timing: { decodeMs: 3.456789 },
+        })),
+    });
+    const { results, timing } = (await http(`${url}/api/classify`, IMAGE)).json();
+    expect([results.cat.timing, timing.decodeMs]).toEqual([{ queueMs: 0.12, computeMs: 2.35 }, 3.46]);
+  });
+});
+
+describe("a model whose last replica left", () => {
+  test("is listed as unavailable and still known", async () => {
+    const { url, broker } = await start();
+    await broker.destroyService("cat");
+    const { models } = (await http(`${url}/api/models`)).json();
+    expect(models).toMatchObject([{ name: "cat", state: "unavailable", replicas: [] }]);
+    expect((await http(`${url}/api/models/cat`)).json()).toMatchObject({ state: "unavailable" });
+    expect((await http(`${url}/api/models/cat/classify`, IMAGE)).status).toBe(200);
   });
 });
 
@@ -274,7 +320,7 @@ describe("deadline", () => {
 
   test("of one image leaves the others their answers", async () => {
     const { url } = await start({
-      classify: (ctx) => (ctx.params.images[0]?.length === 1 ? new Promise(() => {}) : allYes(ctx)),
+      classify: (ctx) => (ctx.params.inputs[0]?.bytes.length === 1 ? new Promise(() => {}) : allYes(ctx)),
     });
     const { headers, body } = form([{ bytes: "1" }, { bytes: "22" }]);
     const reply = await http(`${url}/api/classify`, {
@@ -350,8 +396,9 @@ describe("models", () => {
     const cat = {
       name: "cat",
       question: "Is it a cat?",
-      model: MODEL,
+      model: { ...MODEL, fingerprint: "f1" },
       input: { type: "image", width: 2, height: 2 },
+      task: "classification",
       labels: ["cat"],
       batching: { maxBatchSize: 8, maxQueueSize: 9, maxQueueDelayMs: 0, concurrency: 1 },
       state: "ready",
@@ -775,7 +822,7 @@ describe("a gateway without a dispatcher", () => {
     const reply = await http(`${url}/health/ready`);
     expect([reply.status, reply.json().missing]).toEqual([503, ["dispatcher"]]);
     expect((await http(`${url}/health/live`)).status).toBe(200);
-    broker.createService({ name: "dispatcher", actions: { classify: () => ({ items: [] }) } });
+    broker.createService({ name: "dispatcher", actions: { ask: () => ({ items: [] }) } });
     await eventually(async () => (await http(`${url}/health/ready`)).status === 200);
   });
 });

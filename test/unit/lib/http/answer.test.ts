@@ -1,8 +1,9 @@
 import { ERRORS, type ErrorCode, type WireError } from "../../../../lib/errors.ts";
-import { classifyAnswer, errorAnswer, mostTelling } from "../../../../lib/http/answer.ts";
-import type { ImageAnswer, ModelAnswer } from "../../../../lib/types.ts";
+import { errorAnswer, mostTelling, resultAnswer } from "../../../../lib/http/answer.ts";
+import type { ItemAnswer, ModelAnswer } from "../../../../lib/types.ts";
 
 const timing = { parseMs: 1.234, totalMs: 20.567 };
+const about = { noun: "image", requestId: "id", timing };
 
 function wire(code: ErrorCode): WireError {
   return { code, message: code.toLowerCase(), retryable: ERRORS[code].retryable };
@@ -10,9 +11,6 @@ function wire(code: ErrorCode): WireError {
 
 function yes(queueMs = 1, computeMs = 5): ModelAnswer {
   return {
-    answer: true,
-    probability: 0.9,
-    labels: [],
     model: { name: "pets", version: 1 },
     node: "n",
     batchSize: 1,
@@ -21,25 +19,42 @@ function yes(queueMs = 1, computeMs = 5): ModelAnswer {
   };
 }
 
-function image(results: Record<string, ModelAnswer>, decodeMs = 3): ImageAnswer {
+function image(results: Record<string, ModelAnswer>, decodeMs = 3): ItemAnswer {
   const info = { width: 2, height: 3, format: "png", bytes: 4, sha256: "00" } as const;
-  return { image: info, results, timing: { decodeMs } };
+  return { info, results, timing: { decodeMs } };
 }
 
-describe("classifyAnswer", () => {
+describe("resultAnswer", () => {
   test("is flat for one image", () => {
     const item = image({ cat: yes() });
-    expect(classifyAnswer([item], "id", timing)).toMatchObject({
+    expect(resultAnswer([item], about)).toMatchObject({
       status: 200,
-      body: { requestId: "id", ...item, timing: { decodeMs: 3, totalMs: 20.57 } },
+      body: {
+        requestId: "id",
+        image: { width: 2, sha256: "00" },
+        results: { cat: yes() },
+        timing: { decodeMs: 3, totalMs: 20.57 },
+      },
     });
   });
 
   test("lists several images in their order", () => {
     const items = [image({ cat: yes() }), { error: wire("INVALID_IMAGE") }];
-    expect(classifyAnswer(items, "id", timing)).toMatchObject({
+    expect(resultAnswer(items, about)).toMatchObject({
       status: 200,
-      body: { requestId: "id", items, timing: { totalMs: 20.57 } },
+      body: {
+        requestId: "id",
+        items: [{ image: { width: 2 }, results: { cat: yes() } }, { error: { code: "INVALID_IMAGE" } }],
+        timing: { totalMs: 20.57 },
+      },
+    });
+  });
+
+  test("rounds times to a hundredth of a millisecond", () => {
+    const { body } = resultAnswer([image({ cat: yes(0.123456, 2.345678) }, 3.456789)], about);
+    expect(body).toMatchObject({
+      results: { cat: { timing: { queueMs: 0.12, computeMs: 2.35 } } },
+      timing: { decodeMs: 3.46 },
     });
   });
 
@@ -48,18 +63,18 @@ describe("classifyAnswer", () => {
       image({ cat: yes(1, 9), dog: yes(4, 2) }, 3),
       image({ cat: { error: wire("QUEUE_FULL") } }, 7),
     ];
-    expect(classifyAnswer(items, "id", timing).headers).toMatchObject({
+    expect(resultAnswer(items, about).headers).toMatchObject({
       "server-timing": "parse;dur=1.23, decode;dur=7, queue;dur=4, compute;dur=9, total;dur=20.57",
     });
   });
 
   test("is a success when one model of several fails", () => {
     const item = image({ cat: yes(), dog: { error: wire("QUEUE_FULL") } });
-    expect(classifyAnswer([item], "id", timing).status).toBe(200);
+    expect(resultAnswer([item], about).status).toBe(200);
   });
 
   test("fails with the image's error when the only image is unreadable", () => {
-    expect(classifyAnswer([{ error: wire("INVALID_IMAGE") }], "id", timing)).toMatchObject({
+    expect(resultAnswer([{ error: wire("INVALID_IMAGE") }], about)).toMatchObject({
       status: 422,
       body: { error: { code: "INVALID_IMAGE", requestId: "id" } },
     });
@@ -70,7 +85,7 @@ describe("classifyAnswer", () => {
       { error: wire("INVALID_IMAGE") },
       image({ cat: { error: wire("DEADLINE_EXCEEDED") }, dog: { error: wire("QUEUE_FULL") } }),
     ];
-    expect(classifyAnswer(items, "id", timing)).toMatchObject({
+    expect(resultAnswer(items, about)).toMatchObject({
       status: 503,
       body: { error: { code: "QUEUE_FULL", requestId: "id" } },
       headers: { "retry-after": "1" },

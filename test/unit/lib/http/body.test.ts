@@ -1,12 +1,13 @@
 import { Readable } from "node:stream";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { type BodyKind, bodyKind, readImages } from "../../../../lib/http/body.ts";
+import { type BodyForm, bodyForm, readInputs } from "../../../../lib/http/body.ts";
+import { image } from "../../../../lib/kinds/image/kind.ts";
 import { form, type Part } from "../../../../testkit/http.ts";
 
 const limits = {
-  maxImageBytes: 100,
-  maxImages: 3,
+  maxBytes: 100,
+  maxInputs: 3,
   timeoutMs: 60_000,
   minBodyRate: { bytes: 1, everyMs: 60_000 },
 };
@@ -22,12 +23,12 @@ function arriving(chunks: readonly (Uint8Array | string)[], headers: Record<stri
 }
 
 async function read(
-  kind: BodyKind,
+  shape: BodyForm,
   chunks: readonly (Uint8Array | string)[],
   headers: Record<string, string> = {},
 ) {
-  const images = await readImages(arriving(chunks, headers), kind, limits, () => {});
-  return images.map((image) => Buffer.from(image).toString());
+  const inputs = await readInputs(arriving(chunks, headers), shape, image, limits, () => {});
+  return inputs.map(({ bytes }) => Buffer.from(bytes).toString());
 }
 
 function readForm(parts: readonly Part[]) {
@@ -39,20 +40,20 @@ function refused(code: string) {
   return expect.objectContaining({ type: code });
 }
 
-function kindOf(headers: Record<string, string>): unknown {
+function formOf(headers: Record<string, string>): unknown {
   try {
-    return bodyKind(headers, limits);
+    return bodyForm(headers, image, limits);
   } catch (error) {
     return (error as { type?: unknown }).type;
   }
 }
 
-describe("bodyKind", () => {
+describe("bodyForm", () => {
   test.each<[string, Record<string, string>]>([
     ["form", { ...MULTIPART, "content-length": "10" }],
     ["form", { "content-type": 'Multipart/Form-Data; charset=x; boundary="a b"', "content-length": "10" }],
-    ["image", { "content-type": "image/jpeg", "transfer-encoding": "chunked" }],
-    ["image", { "content-type": "IMAGE/PNG; q=1", "content-length": "100" }],
+    ["raw", { "content-type": "image/jpeg", "transfer-encoding": "chunked" }],
+    ["raw", { "content-type": "IMAGE/PNG; q=1", "content-length": "100" }],
     ["BAD_REQUEST", { "content-type": "image/jpeg" }],
     ["BAD_REQUEST", { "content-type": "image/jpeg", "content-length": "0" }],
     ["BAD_REQUEST", {}],
@@ -74,24 +75,22 @@ describe("bodyKind", () => {
     ["PAYLOAD_TOO_LARGE", { "content-type": "image/png", "content-length": "101" }],
     ["PAYLOAD_TOO_LARGE", { ...MULTIPART, "content-length": "1000000" }],
   ])("is %s for %j", (expected, headers) => {
-    expect(kindOf(headers)).toBe(expected);
+    expect(formOf(headers)).toBe(expected);
   });
 });
 
 describe("a raw body", () => {
   test("is the image, however it is cut", async () => {
-    await expect(read("image", ["ab", "c", "def"])).resolves.toEqual(["abcdef"]);
+    await expect(read("raw", ["ab", "c", "def"])).resolves.toEqual(["abcdef"]);
   });
 
   test("may have as many bytes as an image and not one more", async () => {
-    await expect(read("image", ["x".repeat(60), "x".repeat(40)])).resolves.toEqual(["x".repeat(100)]);
-    await expect(read("image", ["x".repeat(60), "x".repeat(41)])).rejects.toEqual(
-      refused("PAYLOAD_TOO_LARGE"),
-    );
+    await expect(read("raw", ["x".repeat(60), "x".repeat(40)])).resolves.toEqual(["x".repeat(100)]);
+    await expect(read("raw", ["x".repeat(60), "x".repeat(41)])).rejects.toEqual(refused("PAYLOAD_TOO_LARGE"));
   });
 
   test("without bytes is refused", async () => {
-    await expect(read("image", [])).rejects.toEqual(refused("BAD_REQUEST"));
+    await expect(read("raw", [])).rejects.toEqual(refused("BAD_REQUEST"));
   });
 });
 
@@ -170,13 +169,13 @@ describe("reading", () => {
       if (held.length === 2) throw full;
     };
     const body = arriving(["ab", "cde", "f"], {});
-    await expect(readImages(body, "image", limits, hold)).rejects.toBe(full);
+    await expect(readInputs(body, "raw", image, limits, hold)).rejects.toBe(full);
     expect(held).toEqual([2, 3]);
   });
 
   test("ends as cancelled when the client goes away", async () => {
     const body = Object.assign(new Readable({ read() {} }), { headers: {} });
-    const reading = readImages(body, "image", limits, () => {});
+    const reading = readInputs(body, "raw", image, limits, () => {});
     body.push("ab");
     body.destroy();
     await expect(reading).rejects.toEqual(refused("CANCELLED"));
@@ -184,7 +183,7 @@ describe("reading", () => {
 
   test("ends as slow when the body does not arrive in time, and leaves the stream alone", async () => {
     const body = Object.assign(new Readable({ read() {} }), { headers: {} });
-    await expect(readImages(body, "image", { ...limits, timeoutMs: 1 }, () => {})).rejects.toEqual(
+    await expect(readInputs(body, "raw", image, { ...limits, timeoutMs: 1 }, () => {})).rejects.toEqual(
       refused("SLOW_REQUEST"),
     );
     expect(body.listenerCount("data")).toBe(0);
@@ -193,9 +192,10 @@ describe("reading", () => {
 
   test("gives up a body that hardly comes, long before its time is over", async () => {
     const body = Object.assign(new Readable({ read() {} }), { headers: {} });
-    const reading = readImages(
+    const reading = readInputs(
       body,
-      "image",
+      "raw",
+      image,
       { ...limits, minBodyRate: { bytes: 3, everyMs: 20 } },
       () => {},
     );
@@ -203,17 +203,18 @@ describe("reading", () => {
     await expect(reading).rejects.toEqual(refused("SLOW_REQUEST"));
   });
 
-  test.each<BodyKind>(["image", "form"])(
+  test.each<BodyForm>(["raw", "form"])(
     "of bytes that come one by one (%s) costs what they are, not what their chunks are",
-    async (kind) => {
+    async (shape) => {
       const bytes = 300_000;
       const { body, headers } = form([{ bytes: "x".repeat(bytes) }]);
-      const content = kind === "form" ? body : Buffer.alloc(bytes, "x");
+      const content = shape === "form" ? body : Buffer.alloc(bytes, "x");
       const one = Object.assign(new Readable({ read() {} }), { headers });
-      const reading = readImages(
+      const reading = readInputs(
         one,
-        kind,
-        { ...limits, maxImageBytes: bytes, minBodyRate: { bytes: 0, everyMs: 60_000 } },
+        shape,
+        image,
+        { ...limits, maxBytes: bytes, minBodyRate: { bytes: 0, everyMs: 60_000 } },
         () => {},
       );
       const before = memory();
@@ -226,8 +227,8 @@ describe("reading", () => {
       // As chunks they would be some 90 MB.
       expect(memory() - before).toBeLessThan(10e6);
       one.push(null);
-      const [image] = await reading;
-      expect(Buffer.from(image ?? []).equals(Buffer.alloc(bytes, "x"))).toBe(true);
+      const [input] = await reading;
+      expect(Buffer.from(input?.bytes ?? []).equals(Buffer.alloc(bytes, "x"))).toBe(true);
     },
     60_000,
   );

@@ -5,6 +5,10 @@ import {
   QueueFullError,
 } from "../../../../lib/errors.ts";
 import { Retry } from "../../../../lib/request/retry.ts";
+import { createScope } from "../../../../lib/request/scope.ts";
+import { FakeClock } from "../../../../testkit/fake-clock.ts";
+
+const scope = createScope();
 
 const failing = (error: Error, times: number) => {
   let calls = 0;
@@ -21,7 +25,7 @@ const failing = (error: Error, times: number) => {
 describe("Retry", () => {
   test("repeats what another replica may do", async () => {
     const { attempt } = failing(new DrainingError(), 2);
-    await expect(new Retry({ delayMs: 0 }).run(attempt)).resolves.toBe(3);
+    await expect(new Retry({ delayMs: 0 }).run(scope, attempt)).resolves.toBe(3);
   });
 
   test.each([
@@ -29,7 +33,7 @@ describe("Retry", () => {
     [new EngineCrashedError("m", "x"), 2],
   ])("%s is worth %d attempts", async (error, attempts) => {
     const { attempt, calls } = failing(error, 9);
-    await expect(new Retry({ delayMs: 0 }).run(attempt)).rejects.toThrow(error);
+    await expect(new Retry({ delayMs: 0 }).run(scope, attempt)).rejects.toThrow(error);
     expect(calls()).toBe(attempts);
   });
 
@@ -37,7 +41,7 @@ describe("Retry", () => {
     "does not repeat %s",
     async (error) => {
       const { attempt, calls } = failing(error, 9);
-      await expect(new Retry({ delayMs: 0 }).run(attempt)).rejects.toThrow(error);
+      await expect(new Retry({ delayMs: 0 }).run(scope, attempt)).rejects.toThrow(error);
       expect(calls()).toBe(1);
     },
   );
@@ -48,9 +52,42 @@ describe("Retry", () => {
     const requests = 1000;
     for (let i = 0; i < requests; i++) {
       const { attempt } = failing(new DrainingError(), 9);
-      await retry.run(attempt, () => retries++).catch(() => {});
+      await retry.run(scope, attempt, () => retries++).catch(() => {});
     }
     expect(retries).toBeGreaterThanOrEqual(100);
     expect(retries).toBeLessThanOrEqual(100 + 0.1 * requests);
+  });
+
+  test("waits on the scope's clock before it tries again", async () => {
+    const clock = new FakeClock();
+    const { attempt, calls } = failing(new DrainingError(), 1);
+    const running = new Retry({ delayMs: 50, random: () => 0.5 }).run(createScope({ clock }), attempt);
+    await clock.advance(49);
+    expect(calls()).toBe(1);
+    await clock.advance(1);
+    await expect(running).resolves.toBe(2);
+  });
+
+  test("does not wait for an attempt that could only come after the deadline", async () => {
+    const clock = new FakeClock();
+    const { attempt, calls } = failing(new DrainingError(), 9);
+    const running = new Retry({ delayMs: 50, random: () => 0.5 }).run(
+      createScope({ clock, deadline: 50 }),
+      attempt,
+    );
+    await expect(running).rejects.toMatchObject({ type: "DRAINING" });
+    expect([calls(), clock.pending]).toEqual([1, 0]);
+  });
+
+  test("ends its wait when the caller gives up", async () => {
+    const clock = new FakeClock();
+    const abort = new AbortController();
+    const { attempt, calls } = failing(new DrainingError(), 9);
+    const running = new Retry().run(createScope({ clock, signal: abort.signal }), attempt);
+    running.catch(() => {});
+    await clock.advance(1);
+    abort.abort();
+    await expect(running).rejects.toMatchObject({ type: "CANCELLED" });
+    expect([calls(), clock.pending]).toEqual([1, 0]);
   });
 });

@@ -1,0 +1,133 @@
+import type { ServiceBroker } from "moleculer";
+import type { SettledItem } from "../batching/options.ts";
+import type { Lease } from "../engines/leases.ts";
+import { leaseNetwork, type NetworkSettings } from "../engines/node.ts";
+import type { Tensors } from "../engines/tensors.ts";
+import { ModelUnavailableError, PredictionFailedError, ServingError, toWire } from "../errors.ts";
+import type { Scope } from "../request/scope.ts";
+import { observeItems } from "../telemetry/observe.ts";
+import type { PredictedItem, PredictParams, PredictResult, Settled } from "../types.ts";
+import type { ModelId } from "./identity.ts";
+import { difference, type Model } from "./model.ts";
+
+export interface ServingSettings extends Pick<NetworkSettings, "threads" | "instances"> {
+  /** Runtime that loads it; "": the one that its manifest names. */
+  readonly runtime: string;
+  readonly checkGolden: boolean;
+  readonly batching: {
+    readonly maxBatchSize: number;
+    readonly maxQueueSize: number;
+    readonly maxQueueDelayMs: number;
+    /** 0: none. */
+    readonly latencyTargetMs: number;
+  };
+}
+
+/** Digits of the fingerprint in the names of routes: enough to tell two versions of one number apart. */
+const ROUTE_DIGITS = 8;
+
+/** One version of a model as one service serves it. Its network may be shared with other services of the process. */
+export class ServedModel {
+  readonly #broker: ServiceBroker;
+  readonly #service: string;
+  readonly #model: Model;
+  #lease: Lease | undefined;
+
+  constructor(broker: ServiceBroker, service: string, model: Model) {
+    this.#broker = broker;
+    this.#service = service;
+    this.#model = model;
+  }
+
+  get id(): ModelId {
+    return this.#model.id;
+  }
+
+  /** What names this version in its action: `3-1f0a92bc`. */
+  get route(): string {
+    const { version, fingerprint } = this.id;
+    return `${version}-${fingerprint.slice(0, ROUTE_DIGITS)}`;
+  }
+
+  /**
+   * Resolves when it can be asked.
+   *
+   * @throws ManifestError for files that are others, EngineCrashedError, or an Error where a golden example came out
+   *   differently
+   */
+  async load({ threads, instances, batching, runtime, checkGolden }: ServingSettings): Promise<void> {
+    await this.#model.verify();
+    const { latencyTargetMs, ...bounds } = batching;
+    const lease = await leaseNetwork(this.#broker, {
+      id: this.id,
+      spec: { ...this.#model.engineSpec(batching.maxBatchSize), ...(runtime ? { runtime } : {}) },
+      threads,
+      instances,
+      batching: { ...bounds, ...(latencyTargetMs > 0 ? { latencyTargetMs } : {}) },
+      collate: (items) => this.#model.collate(items),
+    });
+    try {
+      if (checkGolden) await this.#prove(lease);
+    } catch (error) {
+      await lease.release();
+      throw error;
+    }
+    this.#lease = lease;
+  }
+
+  /**
+   * Computes the items of a request, in whichever batches.
+   *
+   * @param suspect the request may have brought a node down: it gets batches of its own
+   * @throws MODEL_UNAVAILABLE if it was prepared for another version; BAD_REQUEST, QUEUE_FULL, DRAINING
+   */
+  async predict(
+    { model, count, tensors }: PredictParams,
+    scope: Scope,
+    suspect: boolean,
+  ): Promise<PredictResult> {
+    const lease = this.#lease;
+    if (!lease || (model && model.fingerprint !== this.id.fingerprint)) {
+      throw new ModelUnavailableError(this.#service);
+    }
+    const { deadline, signal } = scope;
+    const items = this.#model.split(tensors, count);
+    const submitted = lease.submit(items, { deadline, signal, alone: suspect });
+    const settled = await observeItems(this.#broker, this.#service, count, submitted);
+    return {
+      model: this.id,
+      node: this.#broker.nodeID,
+      items: settled.map((item) => this.#settle(item)),
+    };
+  }
+
+  /** Finishes what it has. */
+  async close(): Promise<void> {
+    await this.#lease?.release();
+  }
+
+  #settle(item: SettledItem<Tensors>): Settled<PredictedItem> {
+    if (!item.ok) return { ok: false, error: toWire(item.error) };
+    const { value, batchSize, dispatchReason, queueMs, computeMs } = item;
+    try {
+      const output = this.#model.interpret(value);
+      return { ok: true, output, batchSize, dispatchReason, timing: { queueMs, computeMs } };
+    } catch (error) {
+      const reason = (error as Error).message;
+      return { ok: false, error: toWire(new PredictionFailedError(this.#service, reason)) };
+    }
+  }
+
+  async #prove(lease: Lease): Promise<void> {
+    for (const [index, example] of this.#model.examples().entries()) {
+      const [item] = await lease.submit(this.#model.split(example.item, 1));
+      const wrong = item?.ok ? difference(example, item.value) : (item?.error.message ?? "no answer");
+      if (wrong === undefined) continue;
+      const { name, version } = this.id;
+      throw new ServingError(
+        "PREDICTION_FAILED",
+        `${name}/${version} does not make of its golden example ${index} what it should: ${wrong}`,
+      );
+    }
+  }
+}
