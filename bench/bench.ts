@@ -1,4 +1,3 @@
-import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -16,6 +15,7 @@ import { EngineMeter, type EngineSetting } from "./engine.ts";
 import { HopsMeter } from "./hops.ts";
 import { drive, type LoadResult } from "./load.ts";
 import { comparePeer, printPeer } from "./peer.ts";
+import { writeResnet50 } from "./resnet50.ts";
 
 /**
  * Throughput and latency over HTTP, beside what the two parts it is made of can do alone:
@@ -70,13 +70,8 @@ function positive(option: "rounds" | "seconds"): number {
 
 const { service, dir } = MODELS[values.model];
 if (values.model === "resnet50" && !existsSync(resolve(ROOT, dir))) {
-  console.error(
-    "Exporting a ResNet-50 with random weights (python3-torch, python3-torchvision, python3-onnx) …",
-  );
-  execFileSync("/usr/bin/python3", ["bench/resnet50.py", "--int8", "--out", `${dir}/1`], {
-    cwd: ROOT,
-    stdio: "inherit",
-  });
+  console.error("Writing a ResNet-50 with random weights …");
+  await writeResnet50(resolve(ROOT, dir, "1"));
 }
 
 const images = values.photos
