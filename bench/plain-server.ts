@@ -1,3 +1,4 @@
+import "../lib/engines/no-telemetry.ts";
 import { resolve } from "node:path";
 import fastify from "fastify";
 import { InferenceSession, Tensor } from "onnxruntime-node";

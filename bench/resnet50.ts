@@ -1,3 +1,4 @@
+import "../lib/engines/no-telemetry.ts";
 /**
  * Writes a ResNet-50 (torchvision's layout, He et al. 2015, https://arxiv.org/abs/1512.03385) with random weights as a
  * model of the server: its answers mean nothing, its time does.

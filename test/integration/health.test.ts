@@ -74,8 +74,8 @@ test("a node is ready while it is connected, not while RabbitMQ is lost, and aga
   await broker.start();
   expect((await ask("/health/ready")).status).toBe(200);
   const metrics = await ask("/metrics");
-  expect(metrics.text).toMatch(/^node_memory_ratio\{.*node="node-1".*\} 0\.\d+/m);
-  expect(metrics.text).toMatch(/^node_cpu_ratio\{/m);
+  expect(metrics.text).toMatch(/^node_memory_ratio 0\.\d+/m);
+  expect(metrics.text).toMatch(/^node_cpu_ratio /m);
 
   await transporter.connection?.close();
   await eventually(async () => (await ask("/health/ready")).status === 503);
