@@ -3,6 +3,7 @@ import type { Context, Service } from "moleculer";
 import { defineMixin } from "../lib/define.ts";
 import { THREADS } from "../lib/engines/cores.ts";
 import { env } from "../lib/env.ts";
+import { routeOf } from "../lib/models/identity.ts";
 import { latestVersion } from "../lib/models/manifest.ts";
 import { Model as ModelVersion } from "../lib/models/model.ts";
 import { ServedModel } from "../lib/models/served.ts";
@@ -73,7 +74,7 @@ export const Model = defineMixin<Vars>()({
     const metadata: ModelMetadata = {
       kind: "model",
       question,
-      versions: [version.served(this.ask(), `${this.served.route}.${this.name}.predict`)],
+      versions: [version.served(this.ask(), `${routeOf(version.id)}.${this.name}.predict`)],
       // Not the settings' own object: what stands twice in a packet arrives once.
       batching: {
         maxBatchSize: Math.min(batching.maxBatchSize, version.manifest.maxBatch),
@@ -91,7 +92,7 @@ export const Model = defineMixin<Vars>()({
     const handler = (ctx: Context<PredictParams>) => this.predict(ctx);
     this.route = this.broker.createService({
       name: this.name,
-      version: this.served.route,
+      version: routeOf(this.served.id),
       actions: { predict: { params, handler } },
     });
     gauge(this.broker, "inference.model.version", version, { model: this.name, name });

@@ -47,7 +47,7 @@ export interface DispatcherOptions {
   readonly cache?: OutputCache<Computed>;
   /** Told of every input that was prepared: seconds, without the wait for its turn. */
   readonly onDecode?: (seconds: number) => void;
-  /** Told of every question that was answered without its model: refused or unavailable. */
+  /** Told of every question that its model never heard of: it is away, or has too much to do. */
   readonly onRefusal?: (model: string, code: ErrorCode) => void;
   /** Told of what the client reads as INTERNAL. */
   readonly onFault?: (error: unknown, about: { readonly requestId: string; readonly model?: string }) => void;
@@ -189,9 +189,7 @@ export class Dispatcher {
     plans = MAX_PLANS,
   ): Promise<ReadonlyMap<string, ModelAnswer>> {
     const { ready, away } = this.#plan(item, names);
-    const answers = new Map<string, ModelAnswer>(
-      away.map((name) => [name, this.#failure(new ModelUnavailableError(name), scope, name)]),
-    );
+    const answers = new Map<string, ModelAnswer>(away.map((name) => [name, this.#unavailable(name)]));
     const asked = ready.map(async (network) => {
       try {
         const found = await this.#output(item, network, scope);
@@ -208,8 +206,7 @@ export class Dispatcher {
               )
             : undefined;
         for (const { name } of network) {
-          const why = error instanceof VersionGoneError ? new ModelUnavailableError(name) : error;
-          answers.set(name, again?.get(name) ?? this.#failure(why, scope, name));
+          answers.set(name, again?.get(name) ?? this.#failure(error, scope, name));
         }
       }
     });
@@ -307,7 +304,10 @@ export class Dispatcher {
 
   async #bounded<T>(model: string, work: () => Promise<T>): Promise<T> {
     const { maxInFlight } = this.#options;
-    if (this.#inFlight.count(model) >= maxInFlight) throw new QueueFullError(model, maxInFlight);
+    if (this.#inFlight.count(model) >= maxInFlight) {
+      this.#options.onRefusal?.(model, "QUEUE_FULL");
+      throw new QueueFullError(model, maxInFlight);
+    }
     this.#inFlight.add(model);
     try {
       return await work();
@@ -317,9 +317,13 @@ export class Dispatcher {
   }
 
   #failure(error: unknown, scope: Scope, model: string): ModelAnswer {
-    const wire = this.#wire(error, scope, model);
-    this.#options.onRefusal?.(model, wire.code);
-    return { error: wire };
+    if (error instanceof VersionGoneError) return this.#unavailable(model);
+    return { error: this.#wire(error, scope, model) };
+  }
+
+  #unavailable(model: string): ModelAnswer {
+    this.#options.onRefusal?.(model, "MODEL_UNAVAILABLE");
+    return { error: toWire(new ModelUnavailableError(model)) };
   }
 
   #wire(error: unknown, { requestId }: Scope, model?: string) {

@@ -23,9 +23,6 @@ export interface ServingSettings extends Pick<NetworkSettings, "threads" | "inst
   };
 }
 
-/** Digits of the fingerprint in the names of routes: enough to tell two versions of one number apart. */
-const ROUTE_DIGITS = 8;
-
 /** One version of a model as one service serves it. Its network may be shared with other services of the process. */
 export class ServedModel {
   readonly #broker: ServiceBroker;
@@ -41,12 +38,6 @@ export class ServedModel {
 
   get id(): ModelId {
     return this.#model.id;
-  }
-
-  /** What names this version in its action: `3-1f0a92bc`. */
-  get route(): string {
-    const { version, fingerprint } = this.id;
-    return `${version}-${fingerprint.slice(0, ROUTE_DIGITS)}`;
   }
 
   /**

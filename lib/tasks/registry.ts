@@ -1,10 +1,11 @@
 import { classification, classificationPart } from "./classification.ts";
 import type { Task } from "./task.ts";
+import { tensorTask, tensorTaskPart } from "./tensor.ts";
 
 /** The parts of a manifest that say what its model's outputs mean. */
-export const TASK_PARTS = [classificationPart] as const;
+export const TASK_PARTS = [classificationPart, tensorTaskPart] as const;
 
-const TASKS: readonly Task[] = [classification];
+const TASKS: readonly Task[] = [classification, tensorTask];
 
 /** @throws Error if there is no such task */
 export function taskOf(name: string): Task {

@@ -1,6 +1,8 @@
 import { spawn, spawnSync } from "node:child_process";
 import { resolve } from "node:path";
 import sharp from "sharp";
+import { routeOf } from "../../lib/models/identity.ts";
+import { identityOf, readManifest } from "../../lib/models/manifest.ts";
 import { eventually } from "../../testkit/eventually.ts";
 import { brokerUrl, deleteNamespace, releaseBroker } from "../../testkit/rabbitmq.ts";
 import { startServer, type TestServer } from "../../testkit/server.ts";
@@ -44,7 +46,8 @@ async function ask(url: string, models = "resnet-cat") {
   return { status: response.status, body: (await response.json()) as Record<string, Record<string, never>> };
 }
 
-const ACTIONS = ["dispatcher.classify", "resnet-cat.predict", "resnet-dog.predict"];
+const ROUTE = routeOf(identityOf(readManifest("models/pets-resnet/1")));
+const ACTIONS = ["dispatcher.ask", "resnet-cat.predict", `${ROUTE}.resnet-cat.predict`];
 /** Deletes what a namespace left in RabbitMQ. */
 const forget = (name: string) => deleteNamespace(name, transporter, ACTIONS);
 

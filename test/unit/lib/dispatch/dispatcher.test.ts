@@ -77,6 +77,7 @@ function dispatcher(models: readonly KnownModel[], options: Partial<DispatcherOp
   const prepared: string[] = [];
   const called: string[] = [];
   const faults: unknown[] = [];
+  const refused: string[] = [];
   let known = models;
   const preparer: Preparer = {
     async inspect({ bytes }) {
@@ -98,6 +99,7 @@ function dispatcher(models: readonly KnownModel[], options: Partial<DispatcherOp
     retry: new Retry({ delayMs: 0 }),
     maxInFlight: 2,
     onFault: (error) => faults.push(error),
+    onRefusal: (name, code) => refused.push(`${name} ${code}`),
     ...options,
   });
   const ask = async (
@@ -118,7 +120,7 @@ function dispatcher(models: readonly KnownModel[], options: Partial<DispatcherOp
   const change = (...now: KnownModel[]) => {
     known = now;
   };
-  return { ask, prepared, called, faults, change };
+  return { ask, prepared, called, faults, refused, change };
 }
 
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString();
@@ -238,7 +240,7 @@ describe("two questions to one network", () => {
   });
 
   test("are answered in their places when one of the services is away", async () => {
-    const { ask, called } = dispatcher([cat({ replicas: [] }), dog()]);
+    const { ask, called, refused } = dispatcher([cat({ replicas: [] }), dog()]);
     const { items } = await ask(["photo"]);
     expect(items).toMatchObject([
       {
@@ -248,7 +250,7 @@ describe("two questions to one network", () => {
         },
       },
     ]);
-    expect(called).toEqual(["dog"]);
+    expect([called, refused]).toEqual([["dog"], ["cat MODEL_UNAVAILABLE"]]);
   });
 });
 
@@ -297,7 +299,7 @@ describe("a kept answer", () => {
 
 describe("a flood on one model", () => {
   test("is refused unprepared and leaves the others alone", async () => {
-    const { ask, prepared } = dispatcher([model("a"), model("b")]);
+    const { ask, prepared, refused } = dispatcher([model("a"), model("b")]);
     const gate = Promise.withResolvers<void>();
     const predict: Predict = async (name, ...rest) => {
       if (name === "a") await gate.promise;
@@ -306,6 +308,7 @@ describe("a flood on one model", () => {
     const flood = ["1", "2", "3"].map((image) => ask([image], { models: ["a"], predict }));
     expect((await flood[2])?.items).toMatchObject([{ results: { a: { error: { code: "QUEUE_FULL" } } } }]);
     expect((await ask(["4"], { models: ["b"], predict })).items).toMatchObject([{ results: { b: YES } }]);
+    expect(refused).toEqual(["a QUEUE_FULL"]);
     gate.resolve();
     for (const request of flood.slice(0, 2)) {
       expect((await request).items).toMatchObject([{ results: { a: YES } }]);

@@ -1,0 +1,46 @@
+import { z } from "zod";
+import { stack, type TensorSpec } from "../../engines/tensors.ts";
+import type { InputSpec, Inspection, Kind } from "../kind.ts";
+
+/** What a model of this kind wants: its tensors by name. */
+export interface TensorInput extends InputSpec {
+  readonly type: "tensor";
+  readonly inputs: readonly TensorSpec[];
+}
+
+/** What is known of tensors before they are read. */
+export interface TensorInfo extends Inspection {
+  /** Of the JSON. */
+  readonly bytes: number;
+}
+
+export const tensorPart = z.strictObject({ name: z.literal("tensor") });
+
+/** The tensor part of a manifest: a model of this kind takes its inputs as they are. */
+export type TensorPart = Readonly<z.infer<typeof tensorPart>>;
+
+/** A body in `application/json`. */
+export const tensorBody = z.strictObject({
+  inputs: z
+    .record(z.string(), z.unknown())
+    .describe("by name: a number or text, or lists of them, nested as the input's shape says"),
+});
+
+/** Plain tensors in JSON, for models that need nothing made of them. */
+export const tensor: Kind<TensorPart, TensorInput, TensorInfo> = {
+  name: "tensor",
+  accepts: ["application/json"],
+  schema: z.toJSONSchema(tensorBody),
+  noun: "input",
+  limit: "maxInputBytes",
+  part: tensorPart,
+  contradictions: () => [],
+  wants: (_, inputs) => ({ type: "tensor", inputs }),
+  prepared: (_, inputs) => inputs,
+  collate: (items) => stack(items),
+
+  async open(options) {
+    const { TensorPreparer } = await import("./preparer.ts");
+    return new TensorPreparer(options);
+  },
+};
