@@ -44,6 +44,13 @@ const restartDelayMs = (failures: number) =>
 const FLAGS = ["--expose-gc"];
 const ENV = { UV_THREADPOOL_SIZE: "1", MALLOC_ARENA_MAX: "1" };
 
+export interface DecodersOptions {
+  /** What runs in each process; it must speak as `decoder.ts` does. @default decoder.ts */
+  readonly module?: URL;
+  /** Told of every process that ended under an image. */
+  readonly onEnded?: ((verdict: Verdict) => void) | undefined;
+}
+
 /**
  * A fixed number of processes that decode. Each has one image at a time; more than there are processes may not be given
  * at once (the caller's semaphore sees to that). One that is ended, by us or by its image, is replaced at once.
@@ -51,9 +58,8 @@ const ENV = { UV_THREADPOOL_SIZE: "1", MALLOC_ARENA_MAX: "1" };
 export class Decoders {
   readonly #places: readonly Decoder[];
 
-  /** @param module what runs in each process; it must speak as `decoder.ts` does */
-  constructor(count: number, module = new URL("./decoder.ts", import.meta.url)) {
-    this.#places = Array.from({ length: count }, () => new Decoder(module));
+  constructor(count: number, options: DecodersOptions = {}) {
+    this.#places = Array.from({ length: count }, () => new Decoder(options));
   }
 
   /** Starts all, so that no image waits for it. Resolves when one is ready. */
@@ -113,6 +119,7 @@ interface Running {
  */
 class Decoder {
   readonly #module: URL;
+  readonly #onEnded: (verdict: Verdict) => void;
   #child: ChildProcess | undefined;
   #starting: Promise<ChildProcess> | undefined;
   #running: Running | undefined;
@@ -122,8 +129,9 @@ class Decoder {
   #jobs = 0;
   #closed = false;
 
-  constructor(module: URL) {
+  constructor({ module = new URL("./decoder.ts", import.meta.url), onEnded = () => {} }: DecodersOptions) {
     this.#module = module;
+    this.#onEnded = onEnded;
   }
 
   get busy(): boolean {
@@ -235,6 +243,7 @@ class Decoder {
     if (this.#child !== child) return;
     this.#child = undefined;
     child.kill("SIGKILL");
+    if (this.#running && !this.#closed) this.#onEnded(verdict);
     this.#running?.reject(new DecoderKilledError(verdict));
     // An idle one that somebody else ended is started again by the next image.
     if (this.#taken && !this.#closed) this.start().catch(() => {});

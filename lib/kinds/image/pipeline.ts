@@ -2,7 +2,7 @@ import { hash } from "node:crypto";
 import { availableParallelism } from "node:os";
 import { CancelledError, DeadlineExceededError, ServingError } from "../../errors.ts";
 import { Semaphore } from "../../request/semaphore.ts";
-import { type Allowance, DecoderKilledError, Decoders } from "./decoders.ts";
+import { type Allowance, DecoderKilledError, Decoders, type Verdict } from "./decoders.ts";
 import type { Decoded, Job, Size } from "./decoding.ts";
 import { sniffFormat } from "./format.ts";
 import type { ImageInfo, ImageInput } from "./kind.ts";
@@ -49,6 +49,8 @@ export interface ImagePipelineOptions {
    * @default 10_000
    */
   timeoutMs?: number;
+  /** Told of every decoder that ended under an image: it took too much, or died. */
+  onDecoderEnded?: ((verdict: Verdict) => void) | undefined;
 }
 
 export interface PrepareOptions {
@@ -66,12 +68,17 @@ const CPU_SLACK_MS = 500;
 const CPU_FACTOR = 4;
 /** The encoded bytes in the decoder: as they arrive, as a message, and in libvips' hands. */
 const COPIES = 3;
+/** Of an encoded byte, from here to the decoder. */
+const TRANSFER_MS = 10e-6;
 /** Of a pixel of the result, on its way through libvips: bytes, and milliseconds to scale and convert it. */
 const OUTPUT_BYTES = 12;
 const OUTPUT_MS = 50e-6;
 
-/** From here on an image leaves a decoder to the others: a 12-megapixel JPEG takes 50 ms, as a PNG or WebP 400. */
-const HEAVY_MS = 250;
+/**
+ * From here on an image leaves a decoder to the others: a 12-megapixel JPEG takes 50 to 350 ms, as a PNG or WebP 300 to
+ * 450. What is below may take all decoders: nobody waits for it for long.
+ */
+const HEAVY_MS = 500;
 const HEAVY_BYTES = 64 * 2 ** 20;
 
 /**
@@ -104,12 +111,13 @@ export class ImagePipeline {
       concurrency = Math.min(availableParallelism(), 3),
       maxWaiting = 128,
       timeoutMs = 10_000,
+      onDecoderEnded,
     } = options;
     this.#maxBytes = integer("maxBytes", maxBytes, 1);
     this.#maxPixels = integer("maxPixels", maxPixels, 1);
     this.#maxDecodeBytes = integer("maxDecodeBytes", maxDecodeBytes, 1);
     this.#timeoutMs = integer("timeoutMs", timeoutMs, 1, 3_600_000);
-    this.#decoders = new Decoders(integer("concurrency", concurrency, 1));
+    this.#decoders = new Decoders(integer("concurrency", concurrency, 1), { onEnded: onDecoderEnded });
     this.#line = new Semaphore({
       name: "the image decoder",
       permits: concurrency,
@@ -184,15 +192,19 @@ export class ImagePipeline {
 
     const { width, height } = input;
     const box = coveredBox(input);
-    const job = { data: screened.data, format, box, frame: { width, height }, maxPixels: this.#maxPixels };
-    const expectedMs = screened.expectedMs + box.width * box.height * OUTPUT_MS;
-    const memoryBytes = memoryOf(screened, box);
+    const expectedMs =
+      screened.expectedMs + box.width * box.height * OUTPUT_MS + bytes.byteLength * TRANSFER_MS;
+    const memoryBytes =
+      screened.memoryBytes + COPIES * bytes.byteLength + OUTPUT_BYTES * box.width * box.height;
     const stop = new AbortController();
     const cancel = () => stop.abort(new CancelledError());
     const timer = setTimeout(() => stop.abort(new DeadlineExceededError("decode")), timeLeft);
     signal?.addEventListener("abort", cancel, { once: true });
     const decode = () => {
       onStart?.();
+      // Only now: what waits is held once.
+      const data = screened.data();
+      const job = { data, format, box, frame: { width, height }, maxPixels: this.#maxPixels };
       return this.#decode(job, {
         memoryBytes: memoryBytes + MEMORY_SLACK_BYTES,
         cpuMs: CPU_SLACK_MS + CPU_FACTOR * expectedMs,
@@ -260,10 +272,6 @@ export class ImagePipeline {
 /** The size of the photo as it is looked at. */
 function upright({ width, height, orientation }: Screened): Size {
   return orientation >= 5 ? { width: height, height: width } : { width, height };
-}
-
-function memoryOf({ memoryBytes, data }: Screened, box: Size): number {
-  return memoryBytes + COPIES * data.byteLength + OUTPUT_BYTES * box.width * box.height;
 }
 
 const mebibytes = (bytes: number) => Math.ceil(bytes / 2 ** 20);

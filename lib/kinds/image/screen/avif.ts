@@ -22,6 +22,9 @@ const PIXEL_BYTES = 13.5;
 const SAMPLE_COPIES = 2.2;
 const PIXEL_MS = 65e-6;
 
+/** Means nothing as an item's type, and as a box's: leave it out. */
+const UNKNOWN_TYPE = Buffer.from("skip", "latin1");
+
 /** Coded pixels for each of the image: its own, as many of alpha, and what tiles have behind the edges. */
 const MAX_CODED_SHARE = 3;
 const MAX_OVERHANG = 2 ** 20;
@@ -53,12 +56,13 @@ interface Location {
  * The images' sizes are those of the AV1 bitstreams: a decoder allocates by these, whatever the boxes say.
  */
 export function screenAvif(bytes: Buffer): Screened {
-  return new AvifWalk(Buffer.from(bytes)).screen();
+  return new AvifWalk(bytes).screen();
 }
 
 class AvifWalk {
-  /** Ours to change. */
   readonly #bytes: Buffer;
+  /** What is to be written over the bytes, where. */
+  readonly #changes: { readonly at: number; readonly content: Buffer }[] = [];
   #boxes = 0;
 
   constructor(bytes: Buffer) {
@@ -101,7 +105,7 @@ class AvifWalk {
       pixels: coded.width * coded.height,
       memoryBytes: coded.width * coded.height * PIXEL_BYTES + planes.sampleBytes * SAMPLE_COPIES,
       expectedMs: planes.pixels * PIXEL_MS,
-      data: this.#bytes,
+      data: () => this.#changed(),
     };
   }
 
@@ -117,7 +121,13 @@ class AvifWalk {
   }
 
   #hide(typeAt: number): void {
-    this.#bytes.write("skip", typeAt, "latin1");
+    this.#changes.push({ at: typeAt, content: UNKNOWN_TYPE });
+  }
+
+  #changed(): Buffer {
+    const copy = Buffer.from(this.#bytes);
+    for (const { at, content } of this.#changes) content.copy(copy, at);
+    return copy;
   }
 
   #children(from: number, to: number): Box[] {
@@ -271,8 +281,8 @@ class AvifWalk {
     const kind = this.#bytes.toString("latin1", start, start + 4);
     if (kind !== "prof" && kind !== "rICC") return;
     const profile = harmlessProfile(this.#bytes.subarray(start + 4, end));
-    if (profile) profile.copy(this.#bytes, start + 4);
-    else this.#bytes.write("free", typeAt, "latin1");
+    if (profile) this.#changes.push({ at: start + 4, content: profile });
+    else this.#hide(typeAt);
   }
 }
 

@@ -40,7 +40,7 @@ export function screenGif(bytes: Buffer): Screened {
         pixels,
         memoryBytes: pixels * PIXEL_BYTES,
         expectedMs: pixels * PIXEL_MS,
-        data: Buffer.concat(kept),
+        data: () => Buffer.concat(kept),
       };
     }
     if (introducer !== 0x21) throw damaged(FORMAT);

@@ -21,8 +21,11 @@ export interface Screened {
   readonly memoryBytes: number;
   /** About what decoding takes of a core that has nothing else to do, measured on photos, in milliseconds. */
   readonly expectedMs: number;
-  /** What the decoder gets: the picture, and of all that may come with it only what its pixels depend on. */
-  readonly data: Uint8Array;
+  /**
+   * What the decoder gets, in memory of its own: the picture, and of all that may come with it only what its pixels
+   * depend on. At most a few hundred bytes more than came in.
+   */
+  data(): Uint8Array;
 }
 
 const SCREENS: Readonly<Record<ImageFormat, (bytes: Buffer) => Screened>> = {

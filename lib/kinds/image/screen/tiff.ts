@@ -116,7 +116,7 @@ export function screenTiff(bytes: Buffer): Screened {
     pixels: width * height,
     memoryBytes: blockBytes * 2,
     expectedMs: width * height * (PIXEL_MS + pixelBytes * BYTE_MS) + blocks * BLOCK_MS,
-    data: page.alone(),
+    data: () => page.alone(),
   };
 }
 

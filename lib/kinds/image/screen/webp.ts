@@ -52,7 +52,7 @@ export function screenWebp(bytes: Buffer): Screened {
     pixels,
     memoryBytes: pixels * PIXEL_BYTES,
     expectedMs: pixels * PIXEL_MS,
-    data: riff(kept, extended, animated, orientation, profile),
+    data: () => riff(kept, extended, animated, orientation, profile),
   };
 }
 

@@ -108,7 +108,9 @@ test("an idle decoder that was killed is replaced for the next image", async () 
 });
 
 test("where no decoder can be started, the image is told so", async () => {
-  const decoders = new Decoders(1, new URL("../../../../fixtures/decoders/stillborn.ts", import.meta.url));
+  const decoders = new Decoders(1, {
+    module: new URL("../../../../fixtures/decoders/stillborn.ts", import.meta.url),
+  });
   await expect(decoders.decode(job(small), ample)).rejects.toMatchObject({ type: "INTERNAL" });
   await expect(decoders.start()).rejects.toThrow();
 });

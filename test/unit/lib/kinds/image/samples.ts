@@ -89,3 +89,42 @@ export function tiffOfChannels(width: number, height: number, channels: number):
   file.writeUInt32LE(0, at);
   return file;
 }
+
+/** A small file of each format and of what its decoder has code of its own for: where fuzzing starts. */
+export function goodFiles(): Promise<Buffer[]> {
+  const p3 = () => photo(40, 30).withIccProfile("p3");
+  return Promise.all(
+    [
+      p3()
+        .withExif({ IFD0: { Artist: "nobody" } })
+        .jpeg(),
+      photo(40, 30).jpeg({ progressive: true }),
+      photo(40, 30).toColourspace("cmyk").withIccProfile("cmyk").jpeg(),
+      p3().png(),
+      photo(40, 30).toColourspace("rgb16").png({ progressive: true }),
+      photo(40, 30).png({ palette: true }),
+      photo(40, 30).webp(),
+      photo(40, 30).webp({ lossless: true }),
+      p3().withMetadata({ orientation: 6 }).webp(),
+      animation(16).webp(),
+      animation(16).gif(),
+      photo(40, 30).avif({ effort: 0 }),
+      p3().ensureAlpha(0.5).avif({ effort: 0, bitdepth: 10 }),
+      photo(40, 30).tiff({ compression: "lzw", predictor: "horizontal" }),
+      photo(40, 30).tiff({ compression: "jpeg" }),
+      photo(40, 30).tiff({ compression: "deflate", tile: true, tileWidth: 16, tileHeight: 16 }),
+      photo(40, 30).toColourspace("scrgb").tiff({ compression: "none" }),
+    ].map((image) => image.toBuffer()),
+  );
+}
+
+/** What structures are put into: 40×30 pixels each. */
+export async function bases(): Promise<{ jpeg: Buffer; png: Buffer; webp: Buffer; avif: Buffer }> {
+  const [jpeg, png, webp, avif] = (await Promise.all([
+    photo(40, 30).jpeg().toBuffer(),
+    photo(40, 30).png().toBuffer(),
+    photo(40, 30).webp().toBuffer(),
+    photo(40, 30).avif({ effort: 0 }).toBuffer(),
+  ])) as [Buffer, Buffer, Buffer, Buffer];
+  return { jpeg, png, webp, avif };
+}
