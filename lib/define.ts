@@ -1,4 +1,5 @@
 import type { ActionSchema, Middleware, Service, ServiceBroker, ServiceSchema } from "moleculer";
+import type { Deploy } from "./deploy.ts";
 
 /** `this` in a service's handlers and methods. */
 type Self<Settings, Own> = Omit<Service, "settings"> & { readonly settings: Settings } & Own;
@@ -7,6 +8,7 @@ type Handler<This> = (this: This, ctx: never) => unknown;
 type Action<This> = Handler<This> | (Omit<ActionSchema, "handler"> & { readonly handler: Handler<This> });
 
 interface Parts<Settings, This> {
+  readonly deploy?: Deploy;
   readonly settings?: Settings;
   readonly methods?: Record<string, (this: This, ...args: never[]) => unknown>;
   /** `false` takes away a mixin's action. */

@@ -20,6 +20,8 @@ interface Vars {
  * calls `this.submit(ctx, inputs)` from its actions.
  */
 export const Batching = defineMixin<Vars>()({
+  deploy: { role: "model" },
+
   settings: {
     /** See `BatcherOptions`. */
     batching: {

@@ -42,6 +42,8 @@ const params = {
  * replicas share is never computed by another.
  */
 export const Model = defineMixin<Vars>()({
+  deploy: { role: "model" },
+
   settings: {
     /** Folder of the model below `modelsDir`. */
     model: "",

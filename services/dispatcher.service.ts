@@ -22,6 +22,7 @@ interface Vars {
 /** Takes inputs as they came in, prepares each once, asks every network once and gathers what the models say. */
 export default defineService<Vars>()({
   name: "dispatcher",
+  deploy: { role: "dispatcher" },
 
   settings: {
     maxImageBytes: env.MAX_IMAGE_BYTES,

@@ -24,6 +24,7 @@ interface Vars {
 export default defineService<Vars>()({
   name: "gateway",
   mixins: [ApiService],
+  deploy: { role: "gateway" },
 
   settings: {
     // Settings are published to the cluster; functions and folders are nobody's business there.

@@ -68,6 +68,7 @@ function observedNetwork(broker: ServiceBroker, key: string, settings: NetworkSe
   const watched = [
     liveGauge(broker, "inference.queued", labels, () => network.stats.queued),
     liveGauge(broker, "inference.running", labels, () => network.stats.inFlight),
+    liveGauge(broker, "inference.concurrency", labels, () => Math.min(instances, cores.size)),
     loadOf(broker).registerQueue(key, () => network.stats),
     // Engines that die one after the other get no work; if that does not end, only a new process mends it.
     health.require({ name: `engines of ${model}`, probe: "ready", met: () => !GIVEN_UP.has(network.state) }),

@@ -33,6 +33,11 @@ export const METRICS = {
   },
   "inference.queued": { labels: ["network", "version"], gauge: true, about: "items that wait" },
   "inference.running": { labels: ["network", "version"], gauge: true, about: "items in the engine" },
+  "inference.concurrency": {
+    labels: ["network", "version"],
+    gauge: true,
+    about: "batches that the process computes at once",
+  },
   "inference.model.version": { labels: ["model", "name"], gauge: true, about: "the version that answers" },
   "engine.deaths.total": { labels: ["network", "version"], about: "engines that died and were replaced" },
   "cache.requests.total": { labels: ["result"], about: "response cache: hit, miss, shared, error or bypass" },

@@ -1,0 +1,102 @@
+import { HorizontalPodAutoscaler } from "kubernetes-models/autoscaling/v2/HorizontalPodAutoscaler";
+import type { IHorizontalPodAutoscalerBehavior } from "kubernetes-models/autoscaling/v2/HorizontalPodAutoscalerBehavior";
+import type { IMetricSpec } from "kubernetes-models/autoscaling/v2/MetricSpec";
+import type { ScalingPolicy } from "../../lib/deploy.ts";
+import type { Needs } from "./needs.ts";
+
+/** The customer's rule: one pod more above the high mark for the short time, one fewer below the low for the long. */
+export const CPU_RULE = { highPercent: 80, upSeconds: 60, lowPercent: 20, downSeconds: 600 };
+
+/** A recording rule of `k8s/scaling/rules.yaml`: the wanted number of pods, by Deployment and policy. */
+export const WANTED_REPLICAS = "dl_lambda_wanted_replicas";
+
+type Behavior = IHorizontalPodAutoscalerBehavior;
+
+/**
+ * HPA has one target. Its two tolerances (Kubernetes 1.35 and later; an older one ignores them and keeps 10 %) make
+ * two marks of it: nothing happens between the target less its lower tolerance, 20 %, and the target, 80 %. What it
+ * takes for a window is the most cautious of the recommendations in it.
+ */
+const BY_CPU: Behavior = {
+  scaleUp: {
+    tolerance: 0,
+    stabilizationWindowSeconds: CPU_RULE.upSeconds,
+    policies: [{ type: "Pods", value: 1, periodSeconds: CPU_RULE.upSeconds }],
+  },
+  scaleDown: {
+    tolerance: 1 - CPU_RULE.lowPercent / CPU_RULE.highPercent,
+    stabilizationWindowSeconds: CPU_RULE.downSeconds,
+    policies: [{ type: "Pods", value: 1, periodSeconds: CPU_RULE.downSeconds }],
+  },
+};
+
+/** The recording rule decides and keeps its own windows: HPA only carries out. One step in a window all the same. */
+const BY_RULE: Behavior = {
+  scaleUp: {
+    tolerance: 0,
+    stabilizationWindowSeconds: 0,
+    policies: [{ type: "Pods", value: 1, periodSeconds: CPU_RULE.upSeconds }],
+  },
+  scaleDown: {
+    tolerance: 0,
+    stabilizationWindowSeconds: 0,
+    policies: [{ type: "Pods", value: 1, periodSeconds: CPU_RULE.downSeconds }],
+  },
+};
+
+/** A queue grows in seconds: up at once, to twice as many; down only to what was enough for all of ten minutes. */
+const BY_QUEUE: Behavior = {
+  scaleUp: {
+    tolerance: 0,
+    stabilizationWindowSeconds: 0,
+    selectPolicy: "Max",
+    policies: [
+      { type: "Percent", value: 100, periodSeconds: 30 },
+      { type: "Pods", value: 2, periodSeconds: 30 },
+    ],
+  },
+  scaleDown: {
+    tolerance: 0,
+    stabilizationWindowSeconds: CPU_RULE.downSeconds,
+    policies: [{ type: "Pods", value: 1, periodSeconds: 60 }],
+  },
+};
+
+const BEHAVIORS: Readonly<Record<ScalingPolicy, Behavior>> = { cpu: BY_CPU, rule: BY_RULE, queue: BY_QUEUE };
+
+/** The autoscaler of a service's Deployment. */
+export function autoscaler({ name, min, max, scaling }: Needs, metadata: object): HorizontalPodAutoscaler {
+  return new HorizontalPodAutoscaler({
+    metadata,
+    spec: {
+      scaleTargetRef: { apiVersion: "apps/v1", kind: "Deployment", name },
+      minReplicas: min,
+      maxReplicas: max,
+      metrics: [scaling === "cpu" ? cpuOf(name) : wanted(name, scaling)],
+      behavior: BEHAVIORS[scaling],
+    },
+  });
+}
+
+/** Of the service's own container: a sidecar's idle cores would hide that the service has none left. */
+function cpuOf(container: string): IMetricSpec {
+  return {
+    type: "ContainerResource",
+    containerResource: {
+      name: "cpu",
+      container,
+      target: { type: "Utilization", averageUtilization: CPU_RULE.highPercent },
+    },
+  };
+}
+
+/** With an average of 1 per pod, as many pods are wanted as the value says. */
+function wanted(deployment: string, policy: ScalingPolicy): IMetricSpec {
+  return {
+    type: "External",
+    external: {
+      metric: { name: WANTED_REPLICAS, selector: { matchLabels: { deployment, policy } } },
+      target: { type: "AverageValue", averageValue: "1" },
+    },
+  };
+}

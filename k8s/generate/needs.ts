@@ -1,0 +1,182 @@
+import type { Role, ScalingPolicy } from "../../lib/deploy.ts";
+import { EnvironmentError, loadEnv } from "../../lib/env.ts";
+import type { Declared } from "./declared.ts";
+
+/** What a service needs, complete and possible. */
+export interface Needs {
+  readonly file: string;
+  readonly name: string;
+  readonly role: Role;
+  /** Cores. */
+  readonly cpu: number;
+  readonly memoryMiB: number;
+  readonly min: number;
+  readonly max: number;
+  readonly scaling: ScalingPolicy;
+  readonly env: Readonly<Record<string, string>>;
+  /** Time a pod takes to finish what it has in flight, in milliseconds. */
+  readonly drainGraceMs: number;
+}
+
+/**
+ * Two pods at least, so that a node may be emptied without an outage. A dispatcher's memory holds images on their way
+ * and its decoders, a model's the network once per engine.
+ */
+const DEFAULTS: Readonly<Record<Role, Pick<Needs, "cpu" | "memoryMiB" | "min" | "max">>> = {
+  gateway: { cpu: 1, memoryMiB: 1024, min: 2, max: 10 },
+  dispatcher: { cpu: 2, memoryMiB: 1536, min: 2, max: 20 },
+  model: { cpu: 2, memoryMiB: 1536, min: 2, max: 20 },
+  service: { cpu: 1, memoryMiB: 512, min: 2, max: 10 },
+};
+const POLICIES: readonly ScalingPolicy[] = ["cpu", "rule", "queue"];
+
+/** Below that Node itself does not start in peace. */
+const LEAST_MEMORY_MIB = 128;
+
+/** Names in the namespace that are not ours to give away. */
+const TAKEN = ["rabbitmq", "redis"];
+
+/** Kubernetes' own bound of a label and of a Service's name (RFC 1035). */
+const DNS_LABEL = /^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$/;
+
+/** What the manifests set themselves: a value in a service file would be lost or contradict them. */
+const FIXED = ["SERVICES", "NODE_ID", "TRANSPORTER", "REDIS_URL", "ADMIN_PORT", "PORT", "HOST"];
+
+/** Thrown when services ask for what cannot be; the message lists every mistake with its file and field. */
+export class DeployError extends Error {
+  readonly mistakes: readonly string[];
+
+  constructor(mistakes: readonly string[]) {
+    super(mistakes.join("\n"));
+    this.name = "DeployError";
+    this.mistakes = mistakes;
+  }
+}
+
+/**
+ * The needs of every service, by name.
+ *
+ * @throws DeployError with all mistakes of all files at once
+ */
+export function resolveNeeds(services: readonly Declared[]): Needs[] {
+  const mistakes = [...services.flatMap(mistakesOf), ...duplicates(services)];
+  if (mistakes.length > 0) throw new DeployError(mistakes);
+  return services.map(complete).sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+function complete({ file, name, deploy }: Declared): Needs {
+  const { role = "service", replicas = {}, scaling = "cpu", env = {}, ...own } = deploy;
+  const defaults = DEFAULTS[role];
+  const texts = textsOf(env);
+  const min = replicas.min ?? Math.min(defaults.min, replicas.max ?? Number.POSITIVE_INFINITY);
+  return {
+    file,
+    name: String(name),
+    role,
+    cpu: own.cpu ?? defaults.cpu,
+    memoryMiB: own.memoryMiB ?? defaults.memoryMiB,
+    min,
+    max: replicas.max ?? Math.max(defaults.max, min),
+    scaling,
+    env: texts,
+    drainGraceMs: loadEnv(texts).DRAIN_GRACE_MS,
+  };
+}
+
+function mistakesOf(declared: Declared): string[] {
+  const { file, base, name, deploy, threads } = declared;
+  const { role, cpu, memoryMiB, replicas, scaling, env = {} } = deploy;
+  const mistakes: string[] = [];
+  const expect = (right: boolean, field: string, expected: string, received: unknown) => {
+    if (!right) mistakes.push(`${file}: ${field}: expected ${expected} but received ${show(received)}`);
+  };
+
+  const isLabel = typeof name === "string" && DNS_LABEL.test(name);
+  expect(isLabel, "name", "a DNS label (a-z, 0-9 and -, at most 63)", name);
+  expect(!TAKEN.includes(String(name)), "name", `none of ${TAKEN.join(", ")}`, name);
+  // SERVICES selects by the file's name: with another inside, the pod would serve what its Deployment is not called.
+  expect(!isLabel || name === base, "name", `that of the file, "${base}",`, name);
+  const known = (deploy: object, fields: readonly string[], prefix: string) => {
+    for (const field of Object.keys(deploy)) {
+      expect(fields.includes(field), `${prefix}.${field}`, `a field among ${fields.join(", ")}`, field);
+    }
+  };
+  known(deploy, ["role", "cpu", "memoryMiB", "replicas", "scaling", "env"], "deploy");
+  known(replicas ?? {}, ["min", "max"], "deploy.replicas");
+  expect(role === undefined || role in DEFAULTS, "deploy.role", Object.keys(DEFAULTS).join(", "), role);
+  expect(scaling === undefined || POLICIES.includes(scaling), "deploy.scaling", POLICIES.join(", "), scaling);
+  expect(cpu === undefined || (Number.isFinite(cpu) && cpu >= 0.1), "deploy.cpu", "0.1 cores or more", cpu);
+  expect(
+    memoryMiB === undefined || (Number.isInteger(memoryMiB) && memoryMiB >= LEAST_MEMORY_MIB),
+    "deploy.memoryMiB",
+    `${LEAST_MEMORY_MIB} MiB or more`,
+    memoryMiB,
+  );
+  for (const bound of ["min", "max"] as const) {
+    const count = replicas?.[bound];
+    expect(isPositive(count ?? 1), `deploy.replicas.${bound}`, "a whole number from 1", count);
+  }
+  mistakes.push(...environmentMistakes(file, env));
+  // What follows compares what has to be well-formed first.
+  if (mistakes.length > 0) return mistakes;
+
+  const needs = complete(declared);
+  expect(needs.min <= needs.max, "deploy.replicas", `min ≤ max (${needs.max})`, needs.min);
+  const policies = needs.role === "model" ? POLICIES : POLICIES.filter((policy) => policy !== "queue");
+  expect(
+    policies.includes(needs.scaling),
+    "deploy.scaling",
+    `${policies.join(", ")}, as only models have queues,`,
+    scaling,
+  );
+  if (needs.role === "model") {
+    expect(Number.isInteger(needs.cpu), "deploy.cpu", "whole cores, as a model's engines have threads", cpu);
+    for (const [field, count] of [
+      ["settings.threads", threads],
+      ["deploy.env.ENGINE_THREADS", env.ENGINE_THREADS],
+    ] as const) {
+      expect(Number(count ?? 0) <= needs.cpu, field, `at most the CPU limit, ${needs.cpu},`, count);
+    }
+  }
+  return mistakes;
+}
+
+function environmentMistakes(file: string, env: Declared["deploy"]["env"] = {}): string[] {
+  const fixed = Object.keys(env).filter((name) => FIXED.includes(name));
+  const mistakes = fixed.map((name) => `${file}: deploy.env.${name}: the manifest sets it itself`);
+  const known = new Set(Object.keys(loadEnv({})));
+  const unknown = Object.keys(env).filter((name) => !known.has(name));
+  mistakes.push(...unknown.map((name) => `${file}: deploy.env.${name}: there is no such setting`));
+  try {
+    loadEnv(textsOf(env));
+  } catch (error) {
+    if (!(error instanceof EnvironmentError)) throw error;
+    mistakes.push(`${file}: deploy.env: ${error.message}`);
+  }
+  return mistakes;
+}
+
+function duplicates(services: readonly Declared[]): string[] {
+  return services.flatMap(({ file, name }, index) => {
+    const first = services.find((other) => other.name === name);
+    return first && services.indexOf(first) < index
+      ? [`${file}: name: "${String(name)}" is the name of ${first.file} too`]
+      : [];
+  });
+}
+
+function textsOf(env: Readonly<Record<string, string | number | undefined>>): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(env)
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => [name, String(value)]),
+  );
+}
+
+function isPositive(value: unknown): boolean {
+  return Number.isInteger(value) && Number(value) >= 1;
+}
+
+function show(value: unknown): string {
+  return typeof value === "string" ? `"${value}"` : String(value);
+}
