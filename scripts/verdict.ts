@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 
 /**
- * Reads jest's report and prints the closing line, `N passed, N failed`. Fails where a test failed, none ran, or one
+ * Reads jest's reports and prints the closing line, `N passed, N failed`. Fails where a test failed, none ran, or one
  * was skipped although what it needs is here.
  */
 interface Report {
@@ -12,9 +12,11 @@ interface Report {
   testResults: { assertionResults: { status: string; fullName: string }[] }[];
 }
 
-const [file = ""] = process.argv.slice(2);
-const report = JSON.parse(readFileSync(file, "utf8")) as Report;
-const skipped = report.testResults
+const reports = process.argv.slice(2).map((file) => JSON.parse(readFileSync(file, "utf8")) as Report);
+const sum = (count: (report: Report) => number) =>
+  reports.reduce((total, report) => total + count(report), 0);
+const skipped = reports
+  .flatMap(({ testResults }) => testResults)
   .flatMap(({ assertionResults }) => assertionResults)
   .filter(({ status }) => status === "pending" || status === "todo");
 for (const { fullName } of skipped) console.log(`skipped: ${fullName}`);
@@ -24,6 +26,8 @@ const excusable = ({ fullName }: { fullName: string }) => !photos && fullName.in
 const unexcused = skipped.filter((test) => !excusable(test));
 if (unexcused.length > 0) console.log(`${unexcused.length} skipped tests could have run here`);
 
-const failed = report.numFailedTests + report.numFailedTestSuites + unexcused.length;
-console.log(`${report.numPassedTests} passed, ${failed} failed`);
-process.exit(failed > 0 || report.numPassedTests === 0 ? 1 : 0);
+const passed = sum(({ numPassedTests }) => numPassedTests);
+const failed =
+  sum(({ numFailedTests, numFailedTestSuites }) => numFailedTests + numFailedTestSuites) + unexcused.length;
+console.log(`${passed} passed, ${failed} failed`);
+process.exit(failed > 0 || passed === 0 ? 1 : 0);

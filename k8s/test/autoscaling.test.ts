@@ -1,0 +1,270 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { eventually } from "../../testkit/eventually.ts";
+import { autoscaler } from "../generate/autoscaler.ts";
+import type { Declared } from "../generate/declared.ts";
+import { serviceManifests } from "../generate/files.ts";
+import { resolveNeeds } from "../generate/needs.ts";
+import {
+  apply,
+  type Cluster,
+  deploymentOf,
+  makeSecrets,
+  NAMESPACE,
+  PATIENCE_MS,
+  ready,
+  startCluster,
+  withOverlay,
+} from "./cluster.ts";
+import type { KubeObject } from "./control-plane.ts";
+import { type Load, serveMetrics } from "./metrics-server.ts";
+
+/** The policies' windows and periods, and what they are here: the controllers are real, their patience is short. */
+const SHORTENED: Readonly<Record<number, number>> = { 600: 12, 60: 5, 30: 3 };
+const UP_MS = 5_000;
+const DOWN_MS = 12_000;
+
+/** The controller looks every second, and tells whole seconds. */
+const GRAIN_MS = 2_000;
+
+const SERVICES: readonly Declared[] = [
+  { scaling: "cpu", replicas: { min: 2, max: 5 } },
+  { scaling: "rule", replicas: { min: 2, max: 14 } },
+  { scaling: "queue", replicas: { min: 2, max: 12 } },
+].map((deploy) => {
+  const name = `by-${deploy.scaling}`;
+  return {
+    file: `${name}.service.ts`,
+    base: name,
+    name,
+    deploy: { role: "model", ...deploy } as Declared["deploy"],
+  };
+});
+
+interface Autoscaler extends KubeObject {
+  readonly status?: {
+    readonly desiredReplicas: number;
+    readonly lastScaleTime?: string;
+    readonly conditions?: readonly { readonly type: string; readonly status: string }[];
+  };
+}
+
+/** A change of the number of pods that the controller decided. */
+interface Decision {
+  readonly at: number;
+  readonly replicas: number;
+}
+
+const load: Load = { cpu: new Map(), wanted: new Map() };
+const decisions = new Map<string, Decision[]>();
+let cluster: Cluster;
+let ends: (() => unknown)[] = [];
+
+beforeAll(async () => {
+  cluster = await startCluster();
+  ends = [() => cluster.stop()];
+  ends.unshift(await serveMetrics(cluster, load));
+  ends.unshift(await cluster.watch("/apis/autoscaling/v2/horizontalpodautoscalers", note));
+  const services = resolveNeeds(SERVICES);
+  for (const { name, scaling, min } of services) {
+    load.cpu.set(name, 0.5);
+    load.wanted.set(`${name}/${scaling}`, min);
+  }
+  const manifests = new Map(
+    [...serviceManifests(services, "dl-lambda:test")].filter(([name]) => name !== "kustomization.yaml"),
+  );
+  const resources = [...manifests.keys()];
+  const patches = services.map((needs) => ({
+    target: { kind: "HorizontalPodAutoscaler", name: needs.name },
+    patch: JSON.stringify([
+      { op: "replace", path: "/spec/behavior", value: shortened(autoscaler(needs, {}).spec?.behavior) },
+    ]),
+  }));
+  await makeSecrets(cluster);
+  await withOverlay({ resources, patches }, (folder) => apply(cluster, folder), manifests);
+  for (const { name, min } of services) {
+    await ready(cluster, name, min);
+    await eventually(() => isActive(name), PATIENCE_MS);
+  }
+}, 2 * PATIENCE_MS);
+
+afterAll(async () => {
+  for (const end of ends) await end();
+});
+
+/** With the times of {@link SHORTENED}; a time that is not in it stays. */
+function shortened(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(shortened);
+  const short = ([key, inner]: [string, unknown]) =>
+    [key, key.endsWith("Seconds") ? (SHORTENED[Number(inner)] ?? inner) : shortened(inner)] as const;
+  return Object.fromEntries(Object.entries(value).map(short));
+}
+
+function note(_type: string, { metadata, status }: Autoscaler): void {
+  if (!status?.lastScaleTime) return;
+  const made = decisions.get(metadata.name) ?? [];
+  decisions.set(metadata.name, made);
+  const at = Date.parse(status.lastScaleTime);
+  const { desiredReplicas: replicas } = status;
+  const last = made.at(-1);
+  if (last?.at !== at || last.replicas !== replicas) made.push({ at, replicas });
+}
+
+async function isActive(name: string): Promise<boolean> {
+  const path = `/apis/autoscaling/v2/namespaces/${NAMESPACE}/horizontalpodautoscalers/${name}`;
+  const { status } = await cluster.api<Autoscaler>("GET", path);
+  return (
+    status?.conditions?.some(({ type, status }) => type === "ScalingActive" && status === "True") ?? false
+  );
+}
+
+/** What is decided of a service from now on. */
+function decisionsFrom(name: string): { readonly since: number; readonly made: () => readonly Decision[] } {
+  const before = decisions.get(name)?.length ?? 0;
+  return { since: Date.now(), made: () => decisions.get(name)?.slice(before) ?? [] };
+}
+
+/** Waits for so many pods to be wanted, then as long again as the policy takes for a step, for one too many. */
+async function settled(name: string, replicas: number, stepMs: number): Promise<void> {
+  await eventually(async () => (await deploymentOf(cluster, name)).spec.replicas === replicas, PATIENCE_MS);
+  await delay(stepMs + GRAIN_MS);
+  expect((await deploymentOf(cluster, name)).spec.replicas).toBe(replicas);
+}
+
+const replicasOf = (made: readonly Decision[]) => made.map(({ replicas }) => replicas);
+const gapsOf = (made: readonly Decision[]) =>
+  made.slice(1).map(({ at }, index) => at - (made[index]?.at ?? 0));
+
+describe("by CPU", () => {
+  const name = "by-cpu";
+  const use = (share: number) => load.cpu.set(name, share);
+
+  test(
+    "one pod more after each window above 80 %, and no more than the most",
+    async () => {
+      const { since, made } = decisionsFrom(name);
+      use(0.95);
+      await settled(name, 5, UP_MS);
+      expect(replicasOf(made())).toEqual([3, 4, 5]);
+      expect(Number(made()[0]?.at) - since).toBeGreaterThanOrEqual(UP_MS - GRAIN_MS);
+      for (const gap of gapsOf(made())) expect(gap).toBeGreaterThanOrEqual(UP_MS - GRAIN_MS / 2);
+    },
+    PATIENCE_MS,
+  );
+
+  test(
+    "nothing between 20 and 80 %, however long",
+    async () => {
+      const { made } = decisionsFrom(name);
+      use(0.8);
+      await delay(UP_MS + GRAIN_MS);
+      use(0.2);
+      await delay(DOWN_MS + GRAIN_MS);
+      expect(made()).toEqual([]);
+    },
+    PATIENCE_MS,
+  );
+
+  test(
+    "one pod fewer after each window below 20 %, and no fewer than the least",
+    async () => {
+      const { since, made } = decisionsFrom(name);
+      use(0.15);
+      await settled(name, 2, DOWN_MS);
+      expect(replicasOf(made())).toEqual([4, 3, 2]);
+      expect(Number(made()[0]?.at) - since).toBeGreaterThanOrEqual(DOWN_MS - GRAIN_MS);
+      for (const gap of gapsOf(made())) expect(gap).toBeGreaterThanOrEqual(DOWN_MS - GRAIN_MS / 2);
+    },
+    PATIENCE_MS,
+  );
+
+  test(
+    "nothing for peaks that are shorter than the window",
+    async () => {
+      const { made } = decisionsFrom(name);
+      for (let peak = 0; peak < 4; peak++) {
+        use(0.95);
+        await delay(UP_MS / 4);
+        use(0.5);
+        await delay(UP_MS / 2);
+      }
+      expect(made()).toEqual([]);
+    },
+    PATIENCE_MS,
+  );
+});
+
+describe("by the recording rule", () => {
+  const name = "by-rule";
+  const want = (replicas: number) => load.wanted.set(`${name}/rule`, replicas);
+
+  test(
+    "a step of one is taken also from more than ten pods",
+    async () => {
+      want(12);
+      await cluster.kubectl("-n", NAMESPACE, "scale", `deployment/${name}`, "--replicas=12");
+      await ready(cluster, name, 12);
+      const { made } = decisionsFrom(name);
+      want(13);
+      await settled(name, 13, UP_MS);
+      want(12);
+      await settled(name, 12, UP_MS);
+      expect(replicasOf(made())).toEqual([13, 12]);
+    },
+    PATIENCE_MS,
+  );
+
+  test(
+    "more at once than one in a window is not taken, nor more than the most",
+    async () => {
+      const { made } = decisionsFrom(name);
+      want(99);
+      await settled(name, 14, UP_MS);
+      expect(replicasOf(made())).toEqual([13, 14]);
+      for (const gap of gapsOf(made())) expect(gap).toBeGreaterThanOrEqual(UP_MS - GRAIN_MS / 2);
+    },
+    PATIENCE_MS,
+  );
+
+  test(
+    "nothing while Prometheus has no answer",
+    async () => {
+      const { made } = decisionsFrom(name);
+      load.wanted.delete(`${name}/rule`);
+      await eventually(async () => !(await isActive(name)), PATIENCE_MS);
+      await delay(GRAIN_MS);
+      expect(made()).toEqual([]);
+    },
+    PATIENCE_MS,
+  );
+});
+
+describe("by the queue", () => {
+  const name = "by-queue";
+  const want = (replicas: number) => load.wanted.set(`${name}/queue`, replicas);
+
+  test(
+    "twice as many at once, to what is wanted",
+    async () => {
+      const { made } = decisionsFrom(name);
+      want(11);
+      await settled(name, 11, UP_MS);
+      expect(replicasOf(made())).toEqual([4, 8, 11]);
+    },
+    PATIENCE_MS,
+  );
+
+  test(
+    "down to the most that was wanted in the window, one by one",
+    async () => {
+      const { since, made } = decisionsFrom(name);
+      want(8);
+      await delay(DOWN_MS / 3);
+      want(9);
+      await settled(name, 9, UP_MS);
+      expect(replicasOf(made())).toEqual([10, 9]);
+      expect(Number(made()[0]?.at) - since).toBeGreaterThanOrEqual(DOWN_MS - GRAIN_MS);
+    },
+    PATIENCE_MS,
+  );
+});
