@@ -6,6 +6,8 @@ import { EngineCrashedError } from "../lib/errors.ts";
 export interface FakeRun {
   readonly engine: FakeEngine;
   readonly count: number;
+  /** Whether it has not ended yet. */
+  readonly going: boolean;
   /** Ends it well. */
   finish(): void;
   fail(error: Error): void;
@@ -22,6 +24,8 @@ export class FakeEngine implements Engine {
   #warmUps: number;
   #current: PromiseWithResolvers<Tensors> | undefined;
   closed = false;
+  /** Dead or closed. */
+  over = false;
 
   constructor(spec: EngineSpec, device: FakeDevice) {
     this.spec = spec;
@@ -54,18 +58,26 @@ export class FakeEngine implements Engine {
     if (this.#warmUps-- > 0) return outputs;
     const run = Promise.withResolvers<Tensors>();
     this.#current = run;
+    const isGoing = () => this.#current === run;
     this.#device.runs.push({
       engine: this,
       count,
+      get going() {
+        return isGoing();
+      },
       finish: () => run.resolve(outputs),
       fail: (error) => run.reject(error),
     });
-    return run.promise;
+    try {
+      return await run.promise;
+    } finally {
+      this.#current = undefined;
+    }
   }
 
   /** As if its process were gone. */
-  die(reason = "it was told to"): void {
-    const error = new EngineCrashedError("fake", reason);
+  die(reason = "it was told to", error = new EngineCrashedError("fake", reason)): void {
+    this.over = true;
     this.#current?.reject(error);
     this.#load.promise.catch(() => {});
     this.#load.reject(error);
@@ -75,6 +87,7 @@ export class FakeEngine implements Engine {
   async close(): Promise<void> {
     this.closed = true;
     await this.#current?.promise.catch(() => {});
+    this.over = true;
     this.#gone.resolve("it is closed");
   }
 }
