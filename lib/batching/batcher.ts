@@ -43,8 +43,8 @@ interface Batch<I, O> {
   readonly items: readonly Item<I, O>[];
   readonly reason: DispatchReason;
   readonly bisected: boolean;
-  /** Engines that died under its items. */
-  readonly deaths: number;
+  /** Engines that died under its one item, when it was alone. */
+  readonly deathsAlone: number;
 }
 
 /**
@@ -259,7 +259,12 @@ export class Batcher<I, O, S extends Slot = Slot> {
     }
     const leaving = places.slice(0, decision.size);
     for (const place of leaving) this.#queue.remove(place);
-    return { items: leaving.map(({ value }) => value), reason: decision.leave, bisected: false, deaths: 0 };
+    return {
+      items: leaving.map(({ value }) => value),
+      reason: decision.leave,
+      bisected: false,
+      deathsAlone: 0,
+    };
   }
 
   /** The oldest items that could be one batch, and whether it could not be larger. Those that expired are dismissed. */
@@ -287,7 +292,7 @@ export class Batcher<I, O, S extends Slot = Slot> {
 
   async #compute(batch: Batch<I, O>, slot: S): Promise<void> {
     const { run, clock, onBatch } = this.#options;
-    const { items, reason, bisected, deaths } = batch;
+    const { items, reason, bisected, deathsAlone } = batch;
     const startedAt = clock.now();
     let results: readonly (O | Error)[] = [];
     let error: Error | undefined;
@@ -299,13 +304,13 @@ export class Batcher<I, O, S extends Slot = Slot> {
       error = this.#brokenContract(results, items.length);
     } catch (thrown) {
       error = types.isNativeError(thrown) ? thrown : new Error(inspect(thrown));
-      next = consequence({ size: items.length, how: howItFailed(error), deaths });
+      next = consequence({ size: items.length, how: howItFailed(error), deathsAlone });
     }
     this.#running--;
     const computeMs = clock.now() - startedAt;
     if (!error) this.#policies.of(slot.kind).observe(items.length, computeMs);
     if (typeof next === "object") {
-      this.#suspect(batch, next.tryAgain, howItFailed(error) === "refused" ? deaths : deaths + 1);
+      this.#suspect(batch, next.tryAgain, deathsAlone + (items.length === 1 ? 1 : 0));
     } else {
       if (next === "poison") error = new PoisonError(this.#options.name);
       this.#answer(batch, error ?? results, { startedAt, computeMs });
@@ -317,9 +322,9 @@ export class Batcher<I, O, S extends Slot = Slot> {
   }
 
   /** Puts the items before all that wait, in parts of at most `size`. */
-  #suspect({ items, reason }: Batch<I, O>, size: number, deaths: number): void {
+  #suspect({ items, reason }: Batch<I, O>, size: number, deathsAlone: number): void {
     for (let start = Math.floor((items.length - 1) / size) * size; start >= 0; start -= size) {
-      this.#suspects.push({ items: items.slice(start, start + size), reason, bisected: true, deaths });
+      this.#suspects.push({ items: items.slice(start, start + size), reason, bisected: true, deathsAlone });
     }
   }
 

@@ -4,8 +4,8 @@ export interface Failure {
   readonly size: number;
   /** How: the runtime refused it, or the engine died under it; of its own accord, or killed by someone else. */
   readonly how: "refused" | "crashed" | "killed";
-  /** Engines that died under these items before. */
-  readonly deaths: number;
+  /** Engines that died before under its one item, when it was alone. */
+  readonly deathsAlone: number;
 }
 
 /** What becomes of its items. */
@@ -19,12 +19,11 @@ export type Consequence =
 
 /**
  * Finds the item whose fault it is. A batch that was refused is halved until the bad item is alone. One that the
- * engine died under is not: halving would let the bad item kill again and again. Its items are tried alone, once. What
- * is alone when the engine dies a second time is to blame, unless that engine was killed by someone else: nobody knows
- * then.
+ * engine died under is not: halving would let the bad item kill again and again. Its items are tried alone. What was
+ * alone when two engines died is to blame, unless the second was killed by someone else: nobody knows then.
  */
-export function consequence({ size, how, deaths }: Failure): Consequence {
+export function consequence({ size, how, deathsAlone }: Failure): Consequence {
   if (how === "refused") return size === 1 ? "failed" : { tryAgain: Math.ceil(size / 2) };
-  if (size > 1 || deaths === 0) return { tryAgain: 1 };
+  if (size > 1 || deathsAlone === 0) return { tryAgain: 1 };
   return how === "killed" ? "failed" : "poison";
 }

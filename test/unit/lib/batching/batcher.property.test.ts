@@ -103,7 +103,7 @@ interface Request {
 const NEVER = Number.POSITIVE_INFINITY;
 const DEATHS: ReadonlySet<Kind> = new Set(["crash", "killed"]);
 const isBad = ({ kind }: Item) => kind === "poison" || kind === "throw" || DEATHS.has(kind);
-const deathsOf = ({ runs }: Item) => runs.filter(({ died }) => died).length;
+const deathsAlone = ({ runs }: Item) => runs.filter(({ died, items }) => died && items.length === 1).length;
 const answerTo = ({ id }: Item) => `answer to ${id}`;
 
 /** Takes a batcher through a scenario and compares it at every step with a model that knows only the contract. */
@@ -322,9 +322,9 @@ class World {
     if (!this.#ends(run)) this.#suspects.push(...run.items);
   }
 
-  /** Whether a batch that failed is not tried again: it was one item, and if an engine died, not the first under it. */
+  /** Whether a batch that failed is not tried again: it was one item, and if an engine died, the second one under it alone. */
   #ends({ items, died }: Run): boolean {
-    return items.length === 1 && (!died || items.every((item) => deathsOf(item) > 1));
+    return items.length === 1 && (!died || items.every((item) => deathsAlone(item) > 1));
   }
 
   /** Called when nothing is left to do at this moment. */

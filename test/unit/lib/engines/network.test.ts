@@ -178,7 +178,7 @@ describe("a network", () => {
     expect(short(await mixed)).toEqual([1, "POISON_REQUEST", 3]);
     expect(short(await first)).toEqual([9, 9, 9, 9]);
     expect(short(await made.submit(scripted(SCRIPT.EXIT), {}))).toEqual(["POISON_REQUEST"]);
-    expect(deaths).toHaveLength(4);
+    expect(deaths).toHaveLength(5);
     expect(short(await made.submit(scripted(5), {}))).toEqual([5]);
   });
 
