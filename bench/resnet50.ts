@@ -5,6 +5,7 @@ import "../lib/engines/no-telemetry.ts";
  *
  *     node bench/resnet50.ts [--float] [--out build/models/resnet50-random/1]
  */
+import "../lib/engines/no-telemetry.ts";
 import { createHash } from "node:crypto";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
