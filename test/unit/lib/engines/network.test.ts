@@ -149,7 +149,7 @@ describe("a network", () => {
     async (signal) => {
       const { network: made, engines } = network({ spec: unruly() });
       await made.load();
-      const items = Array.from({ length: 12 }, (_, i) => unrulyItem(i, { loops: 5e5 }));
+      const items = Array.from({ length: 12 }, (_, i) => unrulyItem(i, { loops: 2e5 }));
       const answers = made.submit(items, {});
       await eventually(() => expect(engines.every(({ state }) => state === "running")).toBe(true));
       for (const { pid } of [...engines]) process.kill(pid ?? 0, signal);
