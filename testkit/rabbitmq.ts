@@ -35,6 +35,11 @@ export interface Rabbit {
   remove(): Promise<void>;
 }
 
+export interface RabbitOptions {
+  /** Where it serves its metrics to Prometheus; absent: nowhere. Not with Docker. */
+  readonly metricsPort?: number;
+}
+
 let shared: Rabbit | undefined;
 
 /**
@@ -71,20 +76,21 @@ export async function deleteNamespace(namespace: string, url: string, actions: s
 }
 
 /** Always starts a RabbitMQ of our own: from the installed package, else by installing it, else with Docker. */
-export async function startRabbit(): Promise<Rabbit> {
+export async function startRabbit(options: RabbitOptions = {}): Promise<Rabbit> {
   const server = await installed(SERVERS, "rabbitmq-server");
-  const rabbit = server ? await localRabbit(server) : await dockerRabbit();
+  const rabbit = server ? await localRabbit(server, options) : await dockerRabbit();
   await rabbit.start();
   return rabbit;
 }
 
-async function localRabbit(server: string): Promise<Rabbit> {
+async function localRabbit(server: string, { metricsPort }: RabbitOptions): Promise<Rabbit> {
   const folder = await mkdtemp(join(tmpdir(), "rabbit-"));
   const [port, distPort, epmdPort] = [await freePort(), await freePort(), await freePort()];
   const file = (name: string) => join(folder, name);
   await mkdir(file("log"));
-  await writeFile(file("rabbitmq.conf"), "loopback_users = none\nlog.console.level = error\n");
-  await writeFile(file("enabled_plugins"), "[].\n");
+  const metrics = metricsPort === undefined ? "" : `prometheus.tcp.port = ${metricsPort}\n`;
+  await writeFile(file("rabbitmq.conf"), `loopback_users = none\nlog.console.level = error\n${metrics}`);
+  await writeFile(file("enabled_plugins"), metrics === "" ? "[].\n" : "[rabbitmq_prometheus].\n");
   await writeFile(file("env.conf"), "");
   const env = {
     PATH: process.env["PATH"],
