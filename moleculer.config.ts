@@ -1,9 +1,10 @@
 import { hostname } from "node:os";
 import type { BrokerOptions } from "moleculer";
-import { defineMiddlewares } from "./lib/define.ts";
+import { defineExporter, defineMiddlewares } from "./lib/define.ts";
 import { type Env, env } from "./lib/env.ts";
 import { jsonLine } from "./lib/telemetry/log.ts";
 import { count } from "./lib/telemetry/metrics.ts";
+import { actionTags, OtlpExporter } from "./lib/telemetry/otlp.ts";
 import { HealthChecks } from "./middlewares/health.ts";
 import { Load } from "./middlewares/load.ts";
 import { Metrics } from "./middlewares/metrics.ts";
@@ -39,6 +40,13 @@ export function brokerOptions(env: Env): BrokerOptions {
     tracking: { enabled: true, shutdownTimeout: env.DRAIN_GRACE_MS },
     // Ours are in lib/telemetry: Moleculer's know milliseconds and hosts, and cost more than the calls they count.
     metrics: false,
+    tracing: env.OTEL_EXPORTER_OTLP_ENDPOINT !== "" && {
+      enabled: true,
+      exporter: defineExporter(new OtlpExporter({ endpoint: env.OTEL_EXPORTER_OTLP_ENDPOINT })),
+      sampling: { rate: env.OTEL_TRACES_SAMPLER_ARG },
+      // By default parameters are captured, and these hold images.
+      tags: { action: actionTags },
+    },
     middlewares: defineMiddlewares(
       Metrics(),
       RequestLog(),

@@ -1,11 +1,20 @@
-import type { ActionSchema, Middleware, Service, ServiceBroker, ServiceSchema } from "moleculer";
+import type {
+  ActionSchema,
+  Middleware,
+  Service,
+  ServiceBroker,
+  ServiceSchema,
+  TracerExporters,
+  TracerOptions,
+} from "moleculer";
 import type { Deploy } from "./deploy.ts";
 
 /** `this` in a service's handlers and methods. */
 type Self<Settings, Own> = Omit<Service, "settings"> & { readonly settings: Settings } & Own;
 
 type Handler<This> = (this: This, ctx: never) => unknown;
-type Action<This> = Handler<This> | (Omit<ActionSchema, "handler"> & { readonly handler: Handler<This> });
+/** Without a handler it adds to a mixin's action. */
+type Action<This> = Handler<This> | (Omit<ActionSchema, "handler"> & { readonly handler?: Handler<This> });
 
 interface Parts<Settings, This> {
   readonly deploy?: Deploy;
@@ -46,4 +55,11 @@ export function defineMiddlewares(
   ...list: readonly (Middleware | ((broker: ServiceBroker) => Middleware))[]
 ) {
   return list as Middleware[];
+}
+
+type Exporter = NonNullable<TracerOptions["exporter"]>;
+
+/** A trace exporter of our own. Moleculer takes instances, but its types know only names and options. */
+export function defineExporter(exporter: TracerExporters.Base) {
+  return exporter as unknown as Exporter;
 }

@@ -34,6 +34,21 @@ const redisUrl = makeValidator<string>((input) => {
   return input;
 });
 
+const httpUrl = makeValidator<string>((input) => {
+  if (input !== "" && !/^https?:\/\/./.test(input))
+    throw new Error("expected an http:// or https:// address");
+  return input;
+});
+
+/** From 0 to 1. */
+const share = makeValidator<number>((input) => {
+  const value = Number(input);
+  if (input.trim() === "" || !(value >= 0 && value <= 1)) {
+    throw new Error(`expected a number from 0 to 1 but received "${input}"`);
+  }
+  return value;
+});
+
 /** Every variable the server reads: the README's table of settings is made from this one. */
 export const VARIABLES = {
   PORT: whole(0, 65535)({ default: 3000, desc: "HTTP port of the gateway; 0 takes any free one" }),
@@ -80,6 +95,14 @@ export const VARIABLES = {
     default: "text",
     choices: ["text", "json"],
     desc: "log lines for people or for machines",
+  }),
+  OTEL_EXPORTER_OTLP_ENDPOINT: httpUrl({
+    default: "",
+    desc: "where traces go: an OpenTelemetry collector's OTLP over HTTP, e.g. `http://localhost:4318`; empty: no traces",
+  }),
+  OTEL_TRACES_SAMPLER_ARG: share({
+    default: 1,
+    desc: "share of requests that are traced, of those whose client does not say (`traceparent`)",
   }),
   REQUEST_TIMEOUT_MS: whole(1)({
     default: 10_000,

@@ -9,6 +9,7 @@ import { aliases, Gateway, openRequest } from "../lib/http/gateway.ts";
 import { Listener } from "../lib/http/listener.ts";
 import type { GatewayOptions } from "../lib/http/options.ts";
 import { healthOf } from "../lib/telemetry/health.ts";
+import { actionTags, type TracedContext } from "../lib/telemetry/otlp.ts";
 
 interface Vars {
   server: Listener["server"];
@@ -69,6 +70,8 @@ export default defineService<Vars>()({
     addRoute: false,
     removeRoute: false,
     listAliases: false,
+    // Its spans have moleculer-web's tags and names else, with the whole URL in them.
+    rest: { tracing: { tags: (ctx: TracedContext) => actionTags(ctx), spanName: "gateway.rest" } },
   },
 
   created() {

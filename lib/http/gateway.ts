@@ -4,6 +4,7 @@ import { errorCode, ModelNotFoundError, ServingError } from "../errors.ts";
 import { catalogOf, describeModel } from "../models/catalog.ts";
 import { healthResponse, type Probe } from "../telemetry/health.ts";
 import { count, observe } from "../telemetry/metrics.ts";
+import { parseTraceparent } from "../telemetry/otlp.ts";
 import { METRICS_CONTENT_TYPE, scrape } from "../telemetry/prometheus.ts";
 import { type Access, note } from "./access.ts";
 import { type Answer, errorAnswer } from "./answer.ts";
@@ -86,6 +87,11 @@ export class Gateway {
     const exchange = { req, res, requestId, startedAt, hungUp: hangUp.signal };
     const answer = await this.#answer(this.#routes[route], exchange);
     const seconds = (performance.now() - startedAt) / 1e3;
+    req.$ctx.span?.addTags({
+      "http.request.method": req.method,
+      "http.route": `/${route}`,
+      "http.response.status_code": answer.status,
+    });
     send(req, res, {
       ...answer,
       headers: { "server-timing": `total;dur=${(seconds * 1e3).toFixed(2)}`, ...answer.headers },
@@ -157,9 +163,22 @@ export function openRequest(
   const requestID = requestIdOf(req.headers);
   const traceparent = traceparentOf(req.headers);
   // Not tracked: else a stopping service would wait for its requests before it stops taking new ones.
-  Object.assign(options, { requestID, tracking: false, ...(traceparent ? { meta: { traceparent } } : {}) });
+  Object.assign(options, {
+    requestID,
+    tracking: false,
+    ...traceOf(req.url ?? "", requestID, traceparent),
+    ...(traceparent ? { meta: { traceparent } } : {}),
+  });
   res.setHeader(REQUEST_ID, requestID);
   res.setHeaders(SECURITY_HEADERS);
+}
+
+/** Whether and under what a request is traced, for Moleculer; nothing: as the settings say. */
+function traceOf(url: string, traceID: string, traceparent: string | undefined) {
+  // Probes, scrapes and files of the page would be most of all traces.
+  if (!url.startsWith("/api/")) return { parentSpan: { id: null, traceID, sampled: false } };
+  const parent = parseTraceparent(traceparent);
+  return parent ? { parentSpan: { id: parent.spanId, traceID, sampled: parent.sampled } } : {};
 }
 
 function idOf(res: ServerResponse): string {
