@@ -195,6 +195,12 @@ const autoscalingPanels: readonly Panel[] = [
   panel("Replicas that answer", "short", [
     foreign('sum by (service) (up{service=~"$service"})', "{{service}}"),
   ]),
+  panel("Replicas wanted, by policy", "short", [
+    foreign(
+      'max by (deployment, policy) (dl_lambda_wanted_replicas{deployment=~"$service"})',
+      "{{deployment}} {{policy}}",
+    ),
+  ]),
   panel("Replicas wanted, by the autoscaler", "short", [
     foreign(
       'max by (horizontalpodautoscaler) (kube_horizontalpodautoscaler_status_desired_replicas{horizontalpodautoscaler=~"$service"})',
@@ -237,7 +243,7 @@ export const BOARDS: readonly Board[] = [
     [SERVICE],
     [
       text(
-        "The last row needs kube-state-metrics. Signals of services that are scaled by queue or rule: k8s/README.md.",
+        "The last row needs kube-state-metrics, and of k8s/ the component `scaling` for what its policies want.",
       ),
       ...autoscalingPanels,
     ],

@@ -13,7 +13,7 @@ const PROCESSES = ["gateway", "dispatcher", "resnet-cat", "resnet-dog"] as const
 
 /** What a healthy cluster without Kubernetes has no series of: queries with them are valid and empty. */
 const QUIET = [
-  /kube_/,
+  /kube_|dl_lambda_wanted_replicas/,
   /engine_deaths_total/,
   /retry_attempts_total/,
   /transport_requests_total/,
