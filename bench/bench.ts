@@ -134,6 +134,7 @@ async function decodeMs(): Promise<number> {
     await pipeline.prepare(image, input);
     times.push(performance.now() - began);
   }
+  pipeline.close();
   return median(times);
 }
 

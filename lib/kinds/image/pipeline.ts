@@ -68,6 +68,8 @@ const CPU_SLACK_MS = 500;
 const CPU_FACTOR = 4;
 /** The encoded bytes in the decoder: as they arrive, as a message, and in libvips' hands. */
 const COPIES = 3;
+/** Rows of the image that libvips holds while it scales: of one 65,000 pixels wide they took 180 MB. */
+const ROWS = 350;
 /** Of an encoded byte, from here to the decoder. */
 const TRANSFER_MS = 10e-6;
 /** Of a pixel of the result, on its way through libvips: bytes, and milliseconds to scale and convert it. */
@@ -195,7 +197,10 @@ export class ImagePipeline {
     const expectedMs =
       screened.expectedMs + box.width * box.height * OUTPUT_MS + bytes.byteLength * TRANSFER_MS;
     const memoryBytes =
-      screened.memoryBytes + COPIES * bytes.byteLength + OUTPUT_BYTES * box.width * box.height;
+      screened.memoryBytes +
+      ROWS * screened.width * screened.pixelBytes +
+      COPIES * bytes.byteLength +
+      OUTPUT_BYTES * box.width * box.height;
     const stop = new AbortController();
     const cancel = () => stop.abort(new CancelledError());
     const timer = setTimeout(() => stop.abort(new DeadlineExceededError("decode")), timeLeft);

@@ -103,6 +103,8 @@ class AvifWalk {
       height,
       orientation: 1,
       pixels: coded.width * coded.height,
+      // Up to 16 bits of red, green, blue and alpha.
+      pixelBytes: 8,
       memoryBytes: coded.width * coded.height * PIXEL_BYTES + planes.sampleBytes * SAMPLE_COPIES,
       expectedMs: planes.pixels * PIXEL_MS,
       data: () => this.#changed(),

@@ -38,6 +38,7 @@ export function screenGif(bytes: Buffer): Screened {
         height,
         orientation: 1,
         pixels,
+        pixelBytes: 4,
         memoryBytes: pixels * PIXEL_BYTES,
         expectedMs: pixels * PIXEL_MS,
         data: () => Buffer.concat(kept),

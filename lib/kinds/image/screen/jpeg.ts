@@ -72,6 +72,7 @@ export function screenJpeg(bytes: Buffer): Screened {
     height,
     orientation: parts.orientation,
     pixels: width * height,
+    pixelBytes: frame.components.length,
     memoryBytes: keepsCoefficients ? blocks * BLOCK * COEFFICIENT_BYTES : 0,
     expectedMs: keepsCoefficients ? parts.visits * VISIT_MS : width * height * PIXEL_MS,
     data: () =>

@@ -60,6 +60,7 @@ export function screenPng(bytes: Buffer): Screened {
     height,
     orientation,
     pixels: width * height,
+    pixelBytes,
     // The rows of an interlaced one are complete only at its end.
     memoryBytes: interlaced ? width * height * pixelBytes : 0,
     expectedMs: width * height * (PIXEL_MS + pixelBytes * BYTE_MS),

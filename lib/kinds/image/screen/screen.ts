@@ -17,6 +17,8 @@ export interface Screened {
   readonly orientation: Orientation;
   /** Pixels that will be decoded: at least `width × height`, more with tiles or an alpha plane of their own. */
   readonly pixels: number;
+  /** Bytes of a decoded pixel: what rows take. */
+  readonly pixelBytes: number;
   /** Most memory that decoding needs at once, besides some rows and the bytes themselves. */
   readonly memoryBytes: number;
   /** About what decoding takes of a core that has nothing else to do, measured on photos, in milliseconds. */

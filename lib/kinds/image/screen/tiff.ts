@@ -59,8 +59,9 @@ const JPEG_COMPRESSION = 7;
 const COMPRESSIONS: ReadonlySet<number> = new Set([1, 2, 3, 4, 5, JPEG_COMPRESSION, 8, 32946, 32773]);
 /** White or black is zero, RGB, palette, mask, CMYK, YCbCr, CIE L*a*b*. */
 const PHOTOMETRICS: ReadonlySet<number> = new Set([0, 1, 2, 3, 4, 5, 6, 8]);
-const DEPTHS: ReadonlySet<number> = new Set([1, 2, 4, 8, 16, 32, 64]);
-const MAX_SAMPLES = 8;
+const DEPTHS: ReadonlySet<number> = new Set([1, 2, 4, 8, 16, 32]);
+/** CMYK and alpha. */
+const MAX_SAMPLES = 5;
 
 /** For each pixel, and for each of its bytes. */
 const PIXEL_MS = 8e-6;
@@ -114,6 +115,7 @@ export function screenTiff(bytes: Buffer): Screened {
     height,
     orientation: asOrientation(page.value(TAG.orientation, 1)),
     pixels: width * height,
+    pixelBytes,
     memoryBytes: blockBytes * 2,
     expectedMs: width * height * (PIXEL_MS + pixelBytes * BYTE_MS) + blocks * BLOCK_MS,
     data: () => page.alone(),

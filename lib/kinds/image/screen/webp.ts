@@ -50,6 +50,7 @@ export function screenWebp(bytes: Buffer): Screened {
     ...canvas,
     orientation,
     pixels,
+    pixelBytes: 4,
     memoryBytes: pixels * PIXEL_BYTES,
     expectedMs: pixels * PIXEL_MS,
     data: () => riff(kept, extended, animated, orientation, profile),
