@@ -24,19 +24,19 @@ const send = (message: FromDecoder) => process.send?.(message);
 const LARGE_BYTES = 2 ** 20;
 
 process.on("message", async ({ id, job }: ToDecoder) => {
-  const { byteLength } = job.data;
+  const size = job.parts.reduce((sum, part) => sum + part.byteLength, 0);
   try {
     send({ id, ...(await decode(job)) });
   } catch (error) {
     const tooLarge = (error as Error).message.includes("pixel limit");
     send({ id, ok: false, reason: tooLarge ? "pixels" : "damaged" });
   }
-  if (byteLength > LARGE_BYTES) globalThis.gc?.();
+  if (size > LARGE_BYTES) globalThis.gc?.();
 });
 send({ ready: true });
 
-async function decode({ data, format, box, frame, maxPixels }: Job): Promise<Outcome> {
-  const pipeline = sharp(data, {
+async function decode({ parts, format, box, frame, maxPixels }: Job): Promise<Outcome> {
+  const pipeline = sharp(Buffer.concat(parts), {
     // Refuses what is cut short or makes no sense to libpng, libtiff, …; lets pass the warnings that many cameras'
     // JPEGs come with.
     failOn: "error",

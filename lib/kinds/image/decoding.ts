@@ -9,8 +9,8 @@ export interface Size {
 
 /** One image to decode. */
 export interface Job {
-  /** As screening left it. */
-  readonly data: Uint8Array;
+  /** What screening left, to be put together. */
+  readonly parts: readonly Uint8Array[];
   readonly format: ImageFormat;
   /** What the photo has to cover. */
   readonly box: Size;

@@ -207,9 +207,13 @@ export class ImagePipeline {
     signal?.addEventListener("abort", cancel, { once: true });
     const decode = () => {
       onStart?.();
-      // Only now: what waits is held once.
-      const data = screened.data();
-      const job = { data, format, box, frame: { width, height }, maxPixels: this.#maxPixels };
+      const job = {
+        parts: screened.parts(),
+        format,
+        box,
+        frame: { width, height },
+        maxPixels: this.#maxPixels,
+      };
       return this.#decode(job, {
         memoryBytes: memoryBytes + MEMORY_SLACK_BYTES,
         cpuMs: CPU_SLACK_MS + CPU_FACTOR * expectedMs,

@@ -107,7 +107,7 @@ class AvifWalk {
       pixelBytes: 8,
       memoryBytes: coded.width * coded.height * PIXEL_BYTES + planes.sampleBytes * SAMPLE_COPIES,
       expectedMs: planes.pixels * PIXEL_MS,
-      data: () => this.#changed(),
+      parts: () => this.#changed(),
     };
   }
 
@@ -126,10 +126,16 @@ class AvifWalk {
     this.#changes.push({ at: typeAt, content: UNKNOWN_TYPE });
   }
 
-  #changed(): Buffer {
-    const copy = Buffer.from(this.#bytes);
-    for (const { at, content } of this.#changes) content.copy(copy, at);
-    return copy;
+  #changed(): Buffer[] {
+    const parts: Buffer[] = [];
+    let end = 0;
+    for (const { at, content } of this.#changes.toSorted((a, b) => a.at - b.at)) {
+      // The same property may stand in two lists.
+      if (at < end) continue;
+      parts.push(this.#bytes.subarray(end, at), content);
+      end = at + content.length;
+    }
+    return [...parts, this.#bytes.subarray(end)];
   }
 
   #children(from: number, to: number): Box[] {

@@ -41,7 +41,7 @@ export function screenGif(bytes: Buffer): Screened {
         pixelBytes: 4,
         memoryBytes: pixels * PIXEL_BYTES,
         expectedMs: pixels * PIXEL_MS,
-        data: () => Buffer.concat(kept),
+        parts: () => kept,
       };
     }
     if (introducer !== 0x21) throw damaged(FORMAT);

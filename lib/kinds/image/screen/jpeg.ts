@@ -75,18 +75,17 @@ export function screenJpeg(bytes: Buffer): Screened {
     pixelBytes: frame.components.length,
     memoryBytes: keepsCoefficients ? blocks * BLOCK * COEFFICIENT_BYTES : 0,
     expectedMs: keepsCoefficients ? parts.visits * VISIT_MS : width * height * PIXEL_MS,
-    data: () =>
-      Buffer.concat([
-        Buffer.from([0xff, 0xd8]),
-        ...(parts.jfif ? [segment(0xe0, Buffer.from("JFIF\0\x01\x01\0\0\x01\0\x01\0\0", "latin1"))] : []),
-        ...(parts.adobe ? [parts.adobe] : []),
-        ...(parts.orientation === 1
-          ? []
-          : [segment(0xe1, Buffer.concat([Buffer.from("Exif\0\0", "latin1"), exifOf(parts.orientation)]))]),
-        ...(parts.profile ? profileSegments(parts.profile) : []),
-        ...parts.kept,
-        Buffer.from([0xff, 0xd9]),
-      ]),
+    parts: () => [
+      Buffer.from([0xff, 0xd8]),
+      ...(parts.jfif ? [segment(0xe0, Buffer.from("JFIF\0\x01\x01\0\0\x01\0\x01\0\0", "latin1"))] : []),
+      ...(parts.adobe ? [parts.adobe] : []),
+      ...(parts.orientation === 1
+        ? []
+        : [segment(0xe1, Buffer.concat([Buffer.from("Exif\0\0", "latin1"), exifOf(parts.orientation)]))]),
+      ...(parts.profile ? profileSegments(parts.profile) : []),
+      ...parts.kept,
+      Buffer.from([0xff, 0xd9]),
+    ],
   };
 }
 

@@ -64,7 +64,7 @@ export function screenPng(bytes: Buffer): Screened {
     // The rows of an interlaced one are complete only at its end.
     memoryBytes: interlaced ? width * height * pixelBytes : 0,
     expectedMs: width * height * (PIXEL_MS + pixelBytes * BYTE_MS),
-    data: () => Buffer.concat(kept),
+    parts: () => kept,
   };
 }
 

@@ -24,10 +24,10 @@ export interface Screened {
   /** About what decoding takes of a core that has nothing else to do, measured on photos, in milliseconds. */
   readonly expectedMs: number;
   /**
-   * What the decoder gets, in memory of its own: the picture, and of all that may come with it only what its pixels
-   * depend on. At most a few hundred bytes more than came in.
+   * What the decoder gets, in parts to be put together: the picture, and of all that may come with it only what its
+   * pixels depend on. Views of the bytes, mostly: a copy here would be garbage for this process to collect.
    */
-  data(): Uint8Array;
+  parts(): readonly Uint8Array[];
 }
 
 const SCREENS: Readonly<Record<ImageFormat, (bytes: Buffer) => Screened>> = {
@@ -46,5 +46,22 @@ const SCREENS: Readonly<Record<ImageFormat, (bytes: Buffer) => Screened>> = {
  * @throws {ServingError} INVALID_IMAGE
  */
 export function screen(bytes: Uint8Array, format: ImageFormat): Screened {
-  return SCREENS[format](Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+  const screened = SCREENS[format](Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+  return { ...screened, parts: () => fewer(screened.parts()) };
+}
+
+/** More than a good image has: there a copy costs less than so many messages' parts. */
+const MAX_PARTS = 64;
+
+/** Parts that follow each other in memory as one. */
+function fewer(parts: readonly Uint8Array[]): readonly Uint8Array[] {
+  const joined: Uint8Array[] = [];
+  for (const part of parts) {
+    const last = joined.at(-1);
+    if (last && last.buffer === part.buffer && last.byteOffset + last.byteLength === part.byteOffset) {
+      const length = last.byteLength + part.byteLength;
+      joined[joined.length - 1] = Buffer.from(last.buffer, last.byteOffset, length);
+    } else joined.push(part);
+  }
+  return joined.length > MAX_PARTS ? [Buffer.concat(joined)] : joined;
 }

@@ -6,6 +6,7 @@ import { harmlessProfile } from "./profile.ts";
 import type { Screened } from "./screen.ts";
 
 const FORMAT = "TIFF";
+const HEADER_BYTES = 8;
 const ENTRY_BYTES = 12;
 
 /** Tags that we read (TIFF 6.0, §8; ICC.1 annex B.4). */
@@ -118,7 +119,7 @@ export function screenTiff(bytes: Buffer): Screened {
     pixelBytes,
     memoryBytes: blockBytes * 2,
     expectedMs: width * height * (PIXEL_MS + pixelBytes * BYTE_MS) + blocks * BLOCK_MS,
-    data: () => page.alone(),
+    parts: () => page.alone(),
   };
 }
 
@@ -201,7 +202,7 @@ class Page {
   }
 
   /** The file with this page in a directory of its own behind it, and no other to be found. */
-  alone(): Buffer {
+  alone(): Buffer[] {
     const profile = this.#entries.get(TAG.profile);
     const harmless = profile && harmlessProfile(profile.data);
     const entries = [...this.#entries.values()]
@@ -218,14 +219,15 @@ class Page {
       const at = 2 + entries.findIndex(({ tag }) => tag === TAG.profile) * ENTRY_BYTES + 8;
       this.#writeU32(directory, profileAt, at);
     }
-    const file = Buffer.concat([
-      this.#bytes,
+    const header = Buffer.from(this.#bytes.subarray(0, HEADER_BYTES));
+    this.#writeU32(header, end, 4);
+    return [
+      header,
+      this.#bytes.subarray(HEADER_BYTES),
       Buffer.alloc(end - this.#bytes.length),
       directory,
       ...(harmless ? [harmless] : []),
-    ]);
-    this.#writeU32(file, end, 4);
-    return file;
+    ];
   }
 
   #writeU16(target: Buffer, value: number, at: number): void {

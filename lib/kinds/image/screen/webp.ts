@@ -53,7 +53,7 @@ export function screenWebp(bytes: Buffer): Screened {
     pixelBytes: 4,
     memoryBytes: pixels * PIXEL_BYTES,
     expectedMs: pixels * PIXEL_MS,
-    data: () => riff(kept, extended, animated, orientation, profile),
+    parts: () => riff(kept, extended, animated, orientation, profile),
   };
 }
 
@@ -66,7 +66,7 @@ function riff(
   animated: boolean,
   orientation: Orientation,
   profile: Buffer | undefined,
-): Buffer {
+): Buffer[] {
   const parts: Buffer[] = [];
   if (extended) {
     const header = Buffer.from(extended);
@@ -74,26 +74,27 @@ function riff(
       ((header[0] ?? 0) & (HAS_ALPHA | IS_ANIMATED)) |
       (profile ? HAS_PROFILE : 0) |
       (orientation === 1 ? 0 : HAS_EXIF);
-    parts.push(chunk("VP8X", header));
-    if (profile) parts.push(chunk("ICCP", profile));
+    parts.push(...chunk("VP8X", header));
+    if (profile) parts.push(...chunk("ICCP", profile));
   }
   for (const type of animated ? ["ANIM", "ANMF"] : ["ALPH", "VP8 ", "VP8L"]) {
     const content = kept.get(type);
-    if (content) parts.push(chunk(type, content));
+    if (content) parts.push(...chunk(type, content));
   }
-  if (extended && orientation !== 1) parts.push(chunk("EXIF", exifOf(orientation)));
-  const body = Buffer.concat([Buffer.from("WEBP", "latin1"), ...parts]);
-  const header = Buffer.from("RIFF\0\0\0\0", "latin1");
-  header.writeUInt32LE(body.length, 4);
-  return Buffer.concat([header, body]);
+  if (extended && orientation !== 1) parts.push(...chunk("EXIF", exifOf(orientation)));
+  const header = Buffer.from("RIFF\0\0\0\0WEBP", "latin1");
+  header.writeUInt32LE(
+    parts.reduce((sum, part) => sum + part.length, 4),
+    4,
+  );
+  return [header, ...parts];
 }
 
-function chunk(type: string, content: Buffer): Buffer {
-  const out = Buffer.alloc(8 + content.length + (content.length & 1));
-  out.write(type, "latin1");
-  out.writeUInt32LE(content.length, 4);
-  content.copy(out, 8);
-  return out;
+function chunk(type: string, content: Buffer): Buffer[] {
+  const header = Buffer.alloc(8);
+  header.write(type, "latin1");
+  header.writeUInt32LE(content.length, 4);
+  return [header, content, Buffer.alloc(content.length & 1)];
 }
 
 interface Size {

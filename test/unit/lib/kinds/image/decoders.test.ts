@@ -11,7 +11,7 @@ import { photo, plain } from "./samples.ts";
 const ample: Allowance = { memoryBytes: 2 ** 30, cpuMs: 30_000, wallMs: 30_000 };
 const frame = { width: 8, height: 8 };
 const job = (data: Uint8Array, format: Job["format"] = "png"): Job => ({
-  data,
+  parts: [data],
   format,
   box: frame,
   frame,

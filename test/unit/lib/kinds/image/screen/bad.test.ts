@@ -25,7 +25,8 @@ import { photo, plain, textChunk } from "../samples.ts";
 function screened(bytes: Buffer) {
   const format = sniffFormat(bytes);
   if (!format) throw new Error("of no known format");
-  return screen(bytes, format);
+  const found = screen(bytes, format);
+  return { ...found, data: () => Buffer.concat(found.parts()) };
 }
 
 const refusal = (message: string | RegExp) =>
@@ -147,6 +148,13 @@ test.each([
   const left = text(screened(await make()).data());
   expect(left).toContain("rTRC");
   expect(left).not.toContain("D2B0");
+});
+
+test("a file of thousands of parts between junk is sent as one", async () => {
+  const png = await plain(4, 4).png().toBuffer();
+  const pair = [pngChunk("IDAT", Buffer.alloc(0)), pngChunk("tEXt", Buffer.from("a"))];
+  expect(screened(withChunks(png, Array(5_000).fill(pair).flat())).parts()).toHaveLength(1);
+  expect(screened(png).parts().length).toBeLessThan(4);
 });
 
 describe("of frames and pages only the first is left", () => {
