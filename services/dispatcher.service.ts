@@ -10,6 +10,7 @@ import { catalogOf } from "../lib/models/catalog.ts";
 import { CANCEL_EVENT, type CancelEvent, cancellationsOf } from "../lib/request/cancellation.ts";
 import { Retry } from "../lib/request/retry.ts";
 import { scopeOf } from "../lib/request/scope.ts";
+import { healthOf } from "../lib/telemetry/health.ts";
 import { count, observe } from "../lib/telemetry/metrics.ts";
 import type { AskParams, AskResult } from "../lib/types.ts";
 
@@ -17,6 +18,7 @@ interface Vars {
   dispatcher: Dispatcher;
   preparers: Preparers;
   cache: OutputCache<Computed> | undefined;
+  forget?: () => void;
 }
 
 /** Takes inputs as they came in, prepares each once, asks every network once and gathers what the models say. */
@@ -43,6 +45,10 @@ export default defineService<Vars>()({
       // The bound is the one by model: what may be open to one, and as much to others, may wait for its decode.
       maxWaiting: 2 * maxInFlight,
       ...(concurrency > 0 ? { concurrency } : {}),
+      onDeath: (reason) => {
+        count(broker, "decoder.deaths.total", { reason });
+        logger.warn("A decoder ended under an input", { kind, reason });
+      },
     }));
     this.cache =
       cache.ttlMs > 0
@@ -72,11 +78,17 @@ export default defineService<Vars>()({
   },
 
   /** Ready only with a decoder of every kind; they start beside the models. */
-  started() {
-    return this.preparers.start();
+  async started() {
+    await this.preparers.start();
+    this.forget = healthOf(this.broker).require({
+      name: "decoder",
+      probe: "ready",
+      met: () => this.preparers.ready,
+    });
   },
 
   async stopped() {
+    this.forget?.();
     await Promise.all([this.cache?.close(), this.preparers.close()]);
   },
 

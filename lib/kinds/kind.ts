@@ -32,6 +32,8 @@ export interface KindOptions {
   readonly concurrency?: number;
   /** Inputs that may wait to be prepared; the next is refused with QUEUE_FULL. */
   readonly maxWaiting?: number;
+  /** Told of every process that ended under an input: what it took too much of, or "crash". */
+  readonly onDeath?: (reason: string) => void;
 }
 
 /** The half of a kind that runs in the dispatcher, where no model is. */
@@ -50,6 +52,8 @@ export interface Preparer<Wanted extends InputSpec = InputSpec, Info extends Ins
    * @throws ServingError for an input that cannot be prepared
    */
   prepare(input: Input, wanted: Wanted, scope: Scope, onStart?: () => void): Promise<Tensors>;
+  /** Whether inputs can be prepared now; absent: always. */
+  readonly ready?: boolean;
   close(): Promise<void>;
 }
 

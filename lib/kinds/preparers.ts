@@ -5,6 +5,7 @@ import { KINDS, kindOf } from "./registry.ts";
 export class Preparers {
   readonly #options: (kind: string) => KindOptions;
   readonly #open = new Map<string, Promise<Preparer>>();
+  readonly #opened = new Set<Preparer>();
 
   constructor(options: (kind: string) => KindOptions) {
     this.#options = options;
@@ -16,8 +17,11 @@ export class Preparers {
     if (!preparer) {
       preparer = kindOf(kind).open(this.#options(kind));
       this.#open.set(kind, preparer);
-      // The next input tries again.
-      preparer.catch(() => this.#open.delete(kind));
+      preparer.then(
+        (opened) => this.#opened.add(opened),
+        // The next input tries again.
+        () => this.#open.delete(kind),
+      );
     }
     return preparer;
   }
@@ -25,6 +29,11 @@ export class Preparers {
   /** Opens every kind ahead of its first input. */
   async start(): Promise<void> {
     await Promise.all(KINDS.map(({ name }) => this.get(name)));
+  }
+
+  /** Whether every kind that was opened can prepare inputs now. */
+  get ready(): boolean {
+    return [...this.#opened].every(({ ready = true }) => ready);
   }
 
   async close(): Promise<void> {

@@ -16,6 +16,10 @@ export const METRICS = {
     about: "from the request's head to its answer",
   },
   "dispatcher.decode.seconds": { labels: [], buckets: SECONDS, about: "one image decoded and resized" },
+  "decoder.deaths.total": {
+    labels: ["reason"],
+    about: "decoders that ended under an image and were replaced: over their memory or time, or crash",
+  },
   "inference.requests.total": {
     labels: ["model", "outcome"],
     about: "items by model and outcome: ok or error code",

@@ -67,9 +67,9 @@ export class Decoders {
     await Promise.any(this.#places.map((decoder) => decoder.start()));
   }
 
-  /** Whether one of them is up. */
+  /** Whether one of them is up, or ended after it was: one that is being replaced is no reason to send work away. */
   get ready(): boolean {
-    return this.pids.length > 0;
+    return this.#places.some((decoder) => decoder.able);
   }
 
   /** Of the processes that are up. */
@@ -114,8 +114,8 @@ interface Running {
 /**
  * One place for a decoding process.
  *
- * States of its process: none → starting → idle ⇄ busy, and from each of them → none, when it ends. From busy a new one
- * is started at once; else the next image starts it. Closed is final.
+ * States of its process: none → starting → idle ⇄ busy, and from each of them → none, when it ends. The first is started
+ * ahead or by the first image; one that was up is replaced at once, again and again. Closed is final.
  */
 class Decoder {
   readonly #module: URL;
@@ -136,6 +136,11 @@ class Decoder {
 
   get busy(): boolean {
     return this.#taken;
+  }
+
+  /** Whether its last process could be started. */
+  get able(): boolean {
+    return this.#failures === 0 && !this.#closed;
   }
 
   /** Of its process, once that is up. */
@@ -174,7 +179,7 @@ class Decoder {
 
   async #launch(): Promise<ChildProcess> {
     const delay = restartDelayMs(this.#failures);
-    if (delay > 0) await new Promise((resolve) => setTimeout(resolve, delay));
+    if (delay > 0) await new Promise((resolve) => setTimeout(resolve, delay).unref());
     const unavailable = () => new ServingError("INTERNAL", "The image decoder cannot be started");
     if (this.#closed) throw unavailable();
     const child = startChild(this.#module, { env: ENV, flags: FLAGS });
@@ -245,7 +250,11 @@ class Decoder {
     child.kill("SIGKILL");
     if (this.#running && !this.#closed) this.#onEnded(verdict);
     this.#running?.reject(new DecoderKilledError(verdict));
-    // An idle one that somebody else ended is started again by the next image.
-    if (this.#taken && !this.#closed) this.start().catch(() => {});
+    void this.#replace();
+  }
+
+  /** Until one is up again: without, no image would come that could start it. */
+  async #replace(): Promise<void> {
+    while (!this.#closed && !this.#child) await this.start().catch(() => {});
   }
 }

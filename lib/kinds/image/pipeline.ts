@@ -138,7 +138,7 @@ export class ImagePipeline {
     return this.#line.waiting;
   }
 
-  /** Whether a decoder is up. */
+  /** Whether decoders are up, or are being replaced with success. */
   get ready(): boolean {
     return this.#decoders.ready;
   }

@@ -9,8 +9,12 @@ export class ImagePreparer implements Preparer<ImageInput, ImageInfo> {
   readonly #pipeline: ImagePipeline;
 
   /** @throws TypeError on an option out of its range */
-  constructor(options: KindOptions) {
-    this.#pipeline = new ImagePipeline(options);
+  constructor({ onDeath, ...limits }: KindOptions) {
+    this.#pipeline = new ImagePipeline({ ...limits, onDecoderEnded: onDeath });
+  }
+
+  get ready(): boolean {
+    return this.#pipeline.ready;
   }
 
   /** Starts the decoders; resolves when one is up. */

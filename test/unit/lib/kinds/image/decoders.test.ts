@@ -94,16 +94,17 @@ test("an image that kills two decoders is not given to a third", async () => {
   const decoded = decoders.decode(job(large, "webp"), ample);
   decoded.catch(() => {});
   process.kill(first, "SIGKILL");
-  await eventually(() => decoders.ready && pidOf(decoders) !== first);
+  await eventually(() => decoders.pids.length > 0 && pidOf(decoders) !== first);
   process.kill(pidOf(decoders), "SIGKILL");
   await expect(decoded).rejects.toMatchObject({ verdict: "crash" });
 });
 
-test("an idle decoder that was killed is replaced for the next image", async () => {
+test("an idle decoder that was killed is replaced ahead of the next image", async () => {
   const decoders = await started(1);
-  process.kill(pidOf(decoders), "SIGKILL");
-  await eventually(() => decoders.pids.length === 0);
-  expect(decoders.ready).toBe(false);
+  const pid = pidOf(decoders);
+  process.kill(pid, "SIGKILL");
+  await eventually(() => decoders.pids.length > 0 && pidOf(decoders) !== pid);
+  expect(decoders.ready).toBe(true);
   await expect(decoders.decode(job(small), ample)).resolves.toMatchObject({ ok: true });
 });
 
@@ -113,6 +114,7 @@ test("where no decoder can be started, the image is told so", async () => {
   });
   await expect(decoders.decode(job(small), ample)).rejects.toMatchObject({ type: "INTERNAL" });
   await expect(decoders.start()).rejects.toThrow();
+  expect(decoders.ready).toBe(false);
 });
 
 test("a decoder gets nothing of what the server is told, and leaves its end to it", async () => {
