@@ -1,3 +1,4 @@
+import { readdirSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
 import { stringify } from "yaml";
@@ -203,13 +204,20 @@ export async function apply(plane: ControlPlane, folder: string): Promise<string
   return stdout;
 }
 
-export function overlay(name: string): string {
-  return join(K8S, "overlays", name);
+export const overlay = (name: string) => join(K8S, "overlays", name);
+export const COMPONENTS = readdirSync(join(K8S, "components"));
+export const component = (name: string) => join(K8S, "components", name);
+export const addon = (name: string) => join(K8S, "addons", name);
+
+interface Kustomization {
+  readonly resources: readonly string[];
+  readonly components?: readonly string[];
+  readonly patches?: readonly object[];
 }
 
 /** Writes an overlay for a test and hands its folder to `use`. Files' names are relative to it. */
 export async function withOverlay<T>(
-  kustomization: { readonly resources: readonly string[]; readonly patches?: readonly object[] },
+  kustomization: Kustomization,
   use: (folder: string) => Promise<T>,
   files: ReadonlyMap<string, string> = new Map(),
 ): Promise<T> {
@@ -217,10 +225,14 @@ export async function withOverlay<T>(
   const folder = await mkdtemp(join(SCRATCH, "overlay-"));
   try {
     for (const [name, text] of files) await writeFile(join(folder, name), text);
-    const resources = kustomization.resources.map((path) =>
-      path.startsWith("/") ? relative(folder, path) : path,
-    );
-    const text = stringify({ ...kustomization, resources, namespace: NAMESPACE });
+    const near = (paths: readonly string[] = []) =>
+      paths.map((path) => (path.startsWith("/") ? relative(folder, path) : path));
+    const text = stringify({
+      ...kustomization,
+      resources: near(kustomization.resources),
+      components: near(kustomization.components),
+      namespace: NAMESPACE,
+    });
     await writeFile(join(folder, "kustomization.yaml"), text);
     return await use(folder);
   } finally {

@@ -178,7 +178,8 @@ export async function startControlPlane(binaries: string): Promise<ControlPlane>
           join(binaries, "kubectl"),
           [`--kubeconfig=${file("kubeconfig")}`, `--cache-dir=${file("cache")}`, ...args],
           { maxBuffer: 1e8 },
-          (error, stdout, stderr) => (error ? failed(error) : done({ stdout, stderr })),
+          (error, stdout, stderr) =>
+            error ? failed(Object.assign(error, { stdout })) : done({ stdout, stderr }),
         );
       }),
 

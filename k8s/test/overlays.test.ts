@@ -1,6 +1,9 @@
 import {
+  addon,
   apply,
   type Cluster,
+  COMPONENTS,
+  component,
   makeDisks,
   makeSecrets,
   NAMESPACE,
@@ -10,13 +13,21 @@ import {
   SERVICES,
   skew,
   startCluster,
+  withOverlay,
 } from "./cluster.ts";
 
 let cluster: Cluster;
 
 beforeAll(async () => {
   cluster = await startCluster();
-  await cluster.api("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", BACKEND_CONFIG);
+  for (const kind of KINDS) {
+    // Of the Gateway API the server asks that somebody has approved it.
+    const annotations = { "api-approved.kubernetes.io": "unapproved, for a test" };
+    await cluster.api("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", {
+      ...kind,
+      metadata: { ...kind.metadata, annotations },
+    });
+  }
 }, PATIENCE_MS);
 afterAll(() => cluster?.stop());
 
@@ -25,25 +36,37 @@ afterEach(async () => {
   await cluster.kubectl("delete", "persistentvolumes", "--all");
 }, PATIENCE_MS);
 
-/** Google's kind, as far as this API server has to know it. Its fields were checked against Google's own schema. */
-const BACKEND_CONFIG = {
-  apiVersion: "apiextensions.k8s.io/v1",
-  kind: "CustomResourceDefinition",
-  metadata: { name: "backendconfigs.cloud.google.com" },
-  spec: {
-    group: "cloud.google.com",
-    names: { plural: "backendconfigs", singular: "backendconfig", kind: "BackendConfig" },
-    scope: "Namespaced",
-    versions: [
-      {
-        name: "v1",
-        served: true,
-        storage: true,
-        schema: { openAPIV3Schema: { type: "object", "x-kubernetes-preserve-unknown-fields": true } },
-      },
-    ],
-  },
-};
+/**
+ * Kinds of others, as far as this API server has to know them. What of them is in the overlays was checked against their
+ * own schemas, as the packages `@kubernetes-models/*` have them.
+ */
+const KINDS = [
+  { group: "cloud.google.com", kind: "BackendConfig" },
+  { group: "gateway.networking.k8s.io", kind: "Gateway" },
+  { group: "gateway.networking.k8s.io", kind: "HTTPRoute" },
+  { group: "monitoring.coreos.com", kind: "PodMonitor" },
+  { group: "monitoring.coreos.com", kind: "PrometheusRule" },
+].map(({ group, kind }) => {
+  const singular = kind.toLowerCase();
+  return {
+    apiVersion: "apiextensions.k8s.io/v1",
+    kind: "CustomResourceDefinition",
+    metadata: { name: `${singular}s.${group}` },
+    spec: {
+      group,
+      names: { plural: `${singular}s`, singular, kind },
+      scope: "Namespaced",
+      versions: [
+        {
+          name: "v1",
+          served: true,
+          storage: true,
+          schema: { openAPIV3Schema: { type: "object", "x-kubernetes-preserve-unknown-fields": true } },
+        },
+      ],
+    },
+  };
+});
 
 test.each([
   { name: "local", disks: "standard", members: 1, pods: 1 },
@@ -70,6 +93,37 @@ test.each([
     }
     // What controllers have written since, as the number of pods, is not ours to write back. kubectl fails on a difference.
     await cluster.kubectl("diff", "--server-side", "-k", overlay(name));
+  },
+  PATIENCE_MS,
+);
+
+test(
+  "the components that production leaves out are accepted without a warning",
+  async () => {
+    await makeSecrets(cluster);
+    const components = COMPONENTS.filter((name) => name !== "rabbitmq-cluster").map(component);
+    expect(components.length).toBeGreaterThan(0);
+    const kustomization = { resources: [overlay("production")], components };
+    await withOverlay(kustomization, (folder) => apply(cluster, folder));
+  },
+  PATIENCE_MS,
+);
+
+test(
+  "the adapter between Prometheus and the autoscalers is accepted without a warning, and comes up",
+  async () => {
+    await cluster.kubectl("create", "namespace", "monitoring");
+    await apply(cluster, addon("prometheus-adapter"));
+    await cluster.kubectl(
+      "-n",
+      "monitoring",
+      "wait",
+      "deployment/prometheus-adapter",
+      "--for=condition=Available",
+      "--timeout=100s",
+    );
+    // It only seems to run: an API that does not answer would keep namespaces from being deleted.
+    await cluster.kubectl("delete", "-k", addon("prometheus-adapter"));
   },
   PATIENCE_MS,
 );
