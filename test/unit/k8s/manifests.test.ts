@@ -2,6 +2,7 @@ import { parseAllDocuments } from "yaml";
 import { serviceManifests } from "../../../k8s/generate/files.ts";
 import { resolveNeeds } from "../../../k8s/generate/needs.ts";
 import type { Deploy } from "../../../lib/deploy.ts";
+import { VARIABLES } from "../../../lib/env.ts";
 
 type Json = Record<string, unknown>;
 
@@ -67,6 +68,15 @@ test("secrets are references that must exist, read before what is made of them",
   expect(order.indexOf("RABBITMQ_PASSWORD")).toBeLessThan(order.indexOf("TRANSPORTER"));
   expect(order.indexOf("REDIS_PASSWORD")).toBeLessThan(order.indexOf("REDIS_URL"));
 });
+
+test.each(["gateway", "dispatcher", "model", "service"] as const)(
+  "a %s is told nothing that it would not read",
+  (role) => {
+    const { Deployment } = manifestsOf({ role });
+    const known = [...Object.keys(VARIABLES), "RABBITMQ_USERNAME", "RABBITMQ_PASSWORD", "REDIS_PASSWORD"];
+    expect(Object.keys(environment(Deployment)).filter((name) => !known.includes(name))).toEqual([]);
+  },
+);
 
 test("no pod may do more than it needs", () => {
   const { Deployment, ServiceAccount } = manifestsOf({});
