@@ -5,6 +5,7 @@ ARG BASE=node:24-slim
 FROM ${BASE} AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
+COPY scripts/no-download scripts/no-download
 # ONNX Runtime brings its libraries for every platform: only this one's are kept, and nothing for GPUs.
 RUN npm ci --omit=dev --no-audit --no-fund \
  && cd node_modules/onnxruntime-node/bin \

@@ -9,12 +9,12 @@ import type { ScoreOptions } from "../strategies/score.ts";
 import { deleteNamespace } from "../testkit/rabbitmq.ts";
 import { AmqpTransporter } from "../transporters/amqp.ts";
 
-export const RABBITMQ_URL = process.env["RABBITMQ_URL"] ?? "amqp://guest:guest@127.0.0.1:5672";
-
 /** What one node, caller or model, is made of. Crosses the process boundary as JSON. */
 export interface NodeSettings {
   readonly nodeID: string;
   readonly namespace: string;
+  /** RabbitMQ's address. */
+  readonly url: string;
   /** `LoadAware`, one of Moleculer's, or `none`: every node pulls from one queue per action. */
   readonly strategy: "LoadAware" | "RoundRobin" | "CpuUsage" | "Latency" | "none";
   readonly strategyOptions?: ScoreOptions;
@@ -31,17 +31,24 @@ export interface NodeSettings {
 
 /** A broker with these settings; nothing is started. */
 export function createBroker(settings: NodeSettings): ServiceBroker {
-  const { nodeID, namespace, strategy, strategyOptions = {}, transporter, prefetch, root = "/" } = settings;
+  const {
+    nodeID,
+    namespace,
+    url,
+    strategy,
+    strategyOptions = {},
+    transporter,
+    prefetch,
+    root = "/",
+  } = settings;
   // Nagle's algorithm would hold small packets back for 40 ms and hide what is measured.
-  const stock = { url: RABBITMQ_URL, prefetch, socketOptions: { noDelay: true } };
+  const stock = { url, prefetch, socketOptions: { noDelay: true } };
   const options: BrokerOptions = {
     nodeID,
     namespace,
     logger: { type: "Console", options: { level: "error" } },
     transporter:
-      transporter === "ours"
-        ? new AmqpTransporter({ url: RABBITMQ_URL, prefetch })
-        : { type: "AMQP", options: stock },
+      transporter === "ours" ? new AmqpTransporter({ url, prefetch }) : { type: "AMQP", options: stock },
     disableBalancer: strategy === "none",
     registry: {
       preferLocal: false,
@@ -96,9 +103,13 @@ export async function startNode(settings: NodeSettings, cpu?: number): Promise<N
 }
 
 /** Removes what these nodes have left in RabbitMQ: exchanges and shared queues live on without them. */
-export async function deleteTopology(namespace: string, nodes: readonly string[]): Promise<void> {
-  await deleteNamespace(namespace, RABBITMQ_URL, ["model.predict"]);
-  const connection = await connect(RABBITMQ_URL);
+export async function deleteTopology(
+  url: string,
+  namespace: string,
+  nodes: readonly string[],
+): Promise<void> {
+  await deleteNamespace(namespace, url, ["model.predict"]);
+  const connection = await connect(url);
   const channel = await connection.createChannel();
   // Moleculer's own transporter, for comparison.
   const broadcasts = ["DISCOVER", "INFO", "DISCONNECT", "HEARTBEAT", "PING"];

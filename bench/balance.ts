@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import type { ServiceBroker } from "moleculer";
+import { commandOptions } from "../bin/cli.ts";
+import { brokerUrl, releaseBroker } from "../testkit/rabbitmq.ts";
 import {
   createBroker,
   deleteTopology,
@@ -17,14 +18,22 @@ import {
  * number of clients a way that feeds the slow node is paid for in throughput and latency, and the figures settle.
  */
 
-const { values } = parseArgs({
-  options: {
-    json: { type: "boolean", default: false },
-    seconds: { type: "string", default: "5" },
-    clients: { type: "string", default: "24" },
-  },
+const USAGE = `
+npm run bench:balance -- [options]
+
+Three model nodes, one slowed four times, under a fixed number of clients: how each way of balancing copes.
+
+  --seconds N    length of one measurement (5)
+  --clients N    clients (24)
+  --json         one JSON object instead of a table
+`;
+const values = commandOptions(USAGE, {
+  json: { type: "boolean", default: false },
+  seconds: { type: "string", default: "5" },
+  clients: { type: "string", default: "24" },
 });
 
+const url = await brokerUrl();
 const SERVICE_MS = 20;
 const SLOWDOWN = 4;
 const WARM_UP_MS = 2000;
@@ -74,7 +83,7 @@ async function predict(caller: ServiceBroker): Promise<string | undefined> {
 
 async function measure({ name, ...way }: Way, index: number): Promise<Figures> {
   const namespace = `bench-balance-${process.pid}-${index}`;
-  const common = { ...way, namespace };
+  const common = { ...way, namespace, url };
   const ids = ["fast-1", "fast-2", "slow"];
   const caller = createBroker({ ...common, nodeID: "caller" });
   const nodes: NodeProcess[] = [];
@@ -121,7 +130,7 @@ async function measure({ name, ...way }: Way, index: number): Promise<Figures> {
   } finally {
     await caller.stop();
     await Promise.all(nodes.map((node) => node.stop()));
-    await deleteTopology(namespace, [...ids, "caller"]);
+    await deleteTopology(url, namespace, [...ids, "caller"]);
   }
 }
 
@@ -151,6 +160,7 @@ for (const [index, way] of WAYS.entries()) {
   process.stderr.write(`${index + 1}/${WAYS.length} ${way.name}\n`);
   rows.push(await measure(way, index));
 }
+await releaseBroker();
 const ours = rows.find(({ name }) => name === OURS);
 const baseline = rows.find(({ name }) => name === BASELINE);
 if (!ours || !baseline) throw new Error(`Expected ${OURS} and ${BASELINE} among the ways measured`);

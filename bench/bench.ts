@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { parseArgs } from "node:util";
+import { commandOptions, misused } from "../bin/cli.ts";
 import type { ImageInput } from "../lib/kinds/image/kind.ts";
 import { ImagePipeline } from "../lib/kinds/image/pipeline.ts";
 import { wholeCores } from "../lib/load/cgroup.ts";
@@ -25,20 +25,28 @@ import { writeResnet50 } from "./resnet50.ts";
  * Over RabbitMQ a third part counts, too: the same messages through three processes over bare amqplib, without any
  * work. The load generator runs on the same cores and its time counts against us. Machines drift, so the parts are measured
  * before and after each load, which is compared with their mean; what is printed is the median of the rounds.
- *
- *     npm run bench -- [--model pets|resnet50] [--transport none|amqp] [--photos DIR] [--rounds N] [--seconds N] [--json]
- *     npm run bench -- --peer plain          beside a plain server, with one question and with two (peer.ts)
  */
-const { values } = parseArgs({
-  options: {
-    model: { type: "string", default: "pets" },
-    transport: { type: "string", default: "none" },
-    photos: { type: "string" },
-    rounds: { type: "string", default: "5" },
-    seconds: { type: "string", default: "6" },
-    peer: { type: "string" },
-    json: { type: "boolean", default: false },
-  },
+const USAGE = `
+npm run bench -- [options]
+
+Throughput and latency over HTTP, beside what decoding and engine can do alone.
+
+  --model pets|resnet50     the model (pets)
+  --transport none|amqp     one process, or three over the RabbitMQ at TRANSPORTER (none)
+  --photos DIR              photos to send instead of made ones
+  --rounds N                rounds, of which the median is printed (5)
+  --seconds N               length of one measurement (6)
+  --peer plain              beside a plain server, with one question and with two (peer.ts)
+  --json                    one JSON object instead of a table
+`;
+const values = commandOptions(USAGE, {
+  model: { type: "string", default: "pets" },
+  transport: { type: "string", default: "none" },
+  photos: { type: "string" },
+  rounds: { type: "string", default: "5" },
+  seconds: { type: "string", default: "6" },
+  peer: { type: "string" },
+  json: { type: "boolean", default: false },
 });
 const rounds = positive("rounds");
 const seconds = positive("seconds");
@@ -58,14 +66,14 @@ const MODELS = {
   resnet50: { service: "resnet50", dir: "build/models/resnet50-random" },
 };
 if (values.model !== "pets" && values.model !== "resnet50")
-  throw new Error("Expected --model to be pets or resnet50");
+  misused("Expected --model to be pets or resnet50");
 if (values.transport !== "none" && values.transport !== "amqp")
-  throw new Error("Expected --transport to be none or amqp");
+  misused("Expected --transport to be none or amqp");
 
 function positive(option: "rounds" | "seconds"): number {
   const value = Number(values[option]);
   if (value > 0) return value;
-  throw new Error(`Expected --${option} to be a number above 0 but received "${values[option]}"`);
+  return misused(`Expected --${option} to be a number above 0 but received "${values[option]}"`);
 }
 
 const { service, dir } = MODELS[values.model];

@@ -1,16 +1,22 @@
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { ServiceBroker, type ServiceSchema } from "moleculer";
 import type { Env } from "../lib/env.ts";
+import { StartError } from "../lib/start-error.ts";
 import { brokerOptions } from "../moleculer.config.ts";
 
 const SUFFIX = ".service.ts";
 
-/** Service files by name: `services/resnet-cat.service.ts` is "resnet-cat". Of two with one name the later wins. */
+/**
+ * Service files by name: `services/resnet-cat.service.ts` is "resnet-cat". Of two with one name the later wins.
+ *
+ * @throws StartError for a folder that there is not
+ */
 export function serviceFiles(dirs: readonly string[]): Map<string, string> {
   const files = new Map<string, string>();
   for (const dir of dirs) {
+    if (!existsSync(dir)) throw new StartError(`Expected SERVICES_DIRS to be folders but there is no ${dir}`);
     for (const entry of readdirSync(dir, { recursive: true, encoding: "utf8" }).sort()) {
       if (entry.endsWith(SUFFIX)) {
         const base = entry.slice(entry.lastIndexOf("/") + 1, -SUFFIX.length);
@@ -24,19 +30,20 @@ export function serviceFiles(dirs: readonly string[]): Map<string, string> {
 /**
  * A broker with the services of this process, not yet started.
  *
- * @throws if `SERVICES` names one that there is not
+ * @param names services to host. Default: those `SERVICES` names, or all
+ * @throws StartError if one is named that there is not
  */
-export async function createApp(env: Env): Promise<ServiceBroker> {
+export async function createApp(env: Env, names?: readonly string[]): Promise<ServiceBroker> {
   const files = serviceFiles(env.SERVICES_DIRS);
-  const names = env.SERVICES.length > 0 ? env.SERVICES : [...files.keys()];
-  const unknown = names.filter((name) => !files.has(name));
+  const hosted = names ?? (env.SERVICES.length > 0 ? env.SERVICES : [...files.keys()]);
+  const unknown = hosted.filter((name) => !files.has(name));
   if (unknown.length > 0) {
-    throw new Error(
+    throw new StartError(
       `Expected SERVICES to be among ${[...files.keys()].join(", ")} but received ${unknown.join(", ")}`,
     );
   }
   const broker = new ServiceBroker(brokerOptions(env));
-  for (const name of names) {
+  for (const name of hosted) {
     const module = (await import(pathToFileURL(files.get(name) ?? "").href)) as { default: ServiceSchema };
     broker.createService(module.default);
   }

@@ -1,8 +1,8 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { resolve } from "node:path";
 import { createInterface } from "node:readline";
-import { parseArgs } from "node:util";
 import { serviceFiles } from "./app.ts";
+import { commandOptions, misused } from "./cli.ts";
 
 /**
  * A whole cluster on this machine: a process for each replica of each service, over RabbitMQ.
@@ -13,57 +13,99 @@ import { serviceFiles } from "./app.ts";
  */
 const ROOT = resolve(import.meta.dirname, "..");
 const DEFAULT_TRANSPORTER = "amqp://guest:guest@127.0.0.1:5672";
+const DEFAULT_PORT = 3000;
 const FIRST_ADMIN_PORT = 9100;
+const MOST = 64;
 
 const services = [...serviceFiles([resolve(ROOT, "services")]).keys()];
 const short = (name: string) => name.replace(/^resnet-/, "");
-const options = Object.fromEntries(
-  services.flatMap((name) => [name, short(name)]).map((name) => [name, { type: "string" as const }]),
-);
+const USAGE = `
+npm run cluster -- [--SERVICE COUNT …]
 
-function replicas(name: string, given: Readonly<Record<string, string | boolean | undefined>>): number {
-  const value = given[name] ?? given[short(name)] ?? "1";
-  const count = Number(value);
-  if (!Number.isInteger(count) || count < 0 || count > 64) {
-    throw new RangeError(
-      `Expected --${short(name)} to be a whole number from 0 to 64 but received "${value}"`,
-    );
-  }
-  return count;
+Runs a process for each replica of each service over RabbitMQ (TRANSPORTER, by default ${DEFAULT_TRANSPORTER}).
+Each service runs once unless told otherwise, 0 to ${MOST} times; the second gateway listens on the port after PORT, …
+
+${services.map((name) => `  --${short(name)} COUNT`).join("\n")}
+`;
+
+interface Replica {
+  readonly name: string;
+  readonly service: string;
+  readonly port: number;
+  readonly adminPort: number;
 }
 
-function start(service: string, replica: number, adminPort: number): ChildProcess {
-  const name = `${service}-${replica}`;
+function replicas(): readonly Replica[] {
+  const names = services.flatMap((name) => [name, short(name)]);
+  const options = Object.fromEntries(names.map((name) => [name, { type: "string" as const }]));
+  const values: Readonly<Record<string, unknown>> = commandOptions(USAGE, options);
+  const firstPort = Number(process.env["PORT"] || DEFAULT_PORT);
+  const firstAdminPort = Number(process.env["ADMIN_PORT"] || FIRST_ADMIN_PORT);
+  const wanted = services.flatMap((service) => {
+    const value = values[service] ?? values[short(service)] ?? "1";
+    const count = Number(value);
+    if (!Number.isInteger(count) || count < 0 || count > MOST) {
+      misused(`Expected --${short(service)} to be a whole number from 0 to ${MOST} but received "${value}"`);
+    }
+    return Array.from({ length: count }, (_, index) => ({ service, index }));
+  });
+  return wanted.map(({ service, index }, place) => ({
+    name: `${service}-${index + 1}`,
+    service,
+    // 0 is any port for HTTP, and none for health and metrics.
+    port: firstPort === 0 ? 0 : firstPort + index,
+    adminPort: firstAdminPort === 0 ? 0 : firstAdminPort + place,
+  }));
+}
+
+/** Starts a replica and prints its lines. */
+function start({ name, service, port, adminPort }: Replica, onLine: (line: string) => void): ChildProcess {
   const child = spawn(process.execPath, [resolve(ROOT, "bin/start.ts")], {
     cwd: ROOT,
     env: {
-      TRANSPORTER: DEFAULT_TRANSPORTER,
-      ADMIN_PORT: String(adminPort),
       ...process.env,
+      TRANSPORTER: process.env["TRANSPORTER"] || DEFAULT_TRANSPORTER,
+      PORT: String(port),
+      ADMIN_PORT: String(adminPort),
       SERVICES: service,
       NODE_ID: name,
     },
     stdio: ["ignore", "pipe", "pipe"],
   });
+  const print = (line: string) => console.log(`${name.padEnd(14)} │ ${line}`);
   for (const stream of [child.stdout, child.stderr]) {
-    createInterface({ input: stream }).on("line", (line) => console.log(`${name.padEnd(14)} │ ${line}`));
+    createInterface({ input: stream }).on("line", (line) => {
+      print(line);
+      onLine(line);
+    });
   }
-  child.on("exit", (code, signal) => console.log(`${name.padEnd(14)} │ exited with ${signal ?? code}`));
+  child.on("exit", (code, signal) => print(`exited with ${signal ?? code}`));
   return child;
 }
 
-try {
-  const { values } = parseArgs({ options });
-  const wanted = services.flatMap((service) =>
-    Array.from({ length: replicas(service, values) }, (_, i) => ({ service, replica: i + 1 })),
+function main(): void {
+  const wanted = replicas();
+  const began = performance.now();
+  const starting = new Set(wanted.map(({ name }) => name));
+  const addresses: string[] = [];
+  const children = wanted.map((replica) =>
+    start(replica, (line) => {
+      const [ready, address] = /Serving on (http:\S+)|Ready without HTTP/.exec(line) ?? [];
+      if (address) addresses.push(address);
+      if (!ready || !starting.delete(replica.name) || starting.size > 0) return;
+      const seconds = ((performance.now() - began) / 1000).toFixed(1);
+      const where = addresses.length > 0 ? `, ${addresses.sort().join(", ")}` : "";
+      console.log(`The cluster is ready after ${seconds} s: ${wanted.length} processes${where}`);
+    }),
   );
-  const children = wanted.map(({ service, replica }, i) => start(service, replica, FIRST_ADMIN_PORT + i));
-  // Ctrl-C reaches the children by itself, as one group; a signal to this process alone is passed on.
-  process.on("SIGINT", () => console.log("Stopping …"));
-  process.on("SIGTERM", () => {
-    for (const child of children) child.kill("SIGTERM");
-  });
-} catch (error) {
-  console.error((error as Error).message);
-  process.exitCode = 1;
+  let stopping = false;
+  const stop = (signal: NodeJS.Signals) => {
+    if (!stopping) console.log("Stopping …");
+    stopping = true;
+    // Ctrl-C reaches the children by itself, as one group; a signal to this process alone is passed on.
+    if (signal === "SIGTERM") for (const child of children) child.kill(signal);
+  };
+  process.on("SIGINT", stop).on("SIGTERM", stop);
 }
+
+main();

@@ -1,19 +1,24 @@
 import { setFlagsFromString } from "node:v8";
 import type { ServiceBroker } from "moleculer";
 import type { Listener } from "../lib/http/listener.ts";
+import { StartError } from "../lib/start-error.ts";
 import { healthOf } from "../lib/telemetry/health.ts";
 import { drain as leaveBalancing } from "../middlewares/health.ts";
 import { AmqpTransporter } from "../transporters/amqp.ts";
 
 /** Exit code of a process that ran out of grace: something was still in flight. */
 const EXIT_FORCED = 1;
+/** Signals in this time are one: npm passes on a Ctrl-C that the terminal has sent to the server, too. */
+const ONE_SIGNAL_MS = 1000;
 
 /**
  * The whole life of a server process: settings, services, ready, and an orderly end on SIGTERM or SIGINT. The end has
  * `DRAIN_GRACE_MS`; after that, or at a second signal, the process exits with what it holds unanswered: RabbitMQ gives
  * it to others.
+ *
+ * @param services what it hosts. Default: what the environment says
  */
-export async function run(): Promise<ServiceBroker | undefined> {
+export async function run(services?: readonly string[]): Promise<ServiceBroker | undefined> {
   // Else V8 collects the whole heap every 14 requests or so, as each brings half a megabyte of images that live outside
   // of it. With the first they count like the heap itself; with the second that may grow to four times what is alive.
   setFlagsFromString("--external-memory-accounted-in-global-limit");
@@ -22,13 +27,13 @@ export async function run(): Promise<ServiceBroker | undefined> {
   try {
     // Imported late, so that a wrong environment is one clear message.
     const [{ env }, { createApp }] = await Promise.all([import("../lib/env.ts"), import("./app.ts")]);
-    broker = await createApp(env);
+    broker = await createApp(env, services);
     stopOnSignal(broker, env.DRAIN_GRACE_MS);
     await broker.start();
   } catch (error) {
     // A process told to stop before it was ready: the drain ends it.
     if (broker && healthOf(broker).state !== "starting") return undefined;
-    console.error(error instanceof Error && error.name === "EnvironmentError" ? error.message : error);
+    console.error(error instanceof StartError ? error.message : error);
     process.exit(1);
   }
   const address = listenerOf(broker)?.server.address();
@@ -42,10 +47,13 @@ export async function run(): Promise<ServiceBroker | undefined> {
 }
 
 function stopOnSignal(broker: ServiceBroker, graceMs: number): void {
-  let stopping = false;
+  let since: number | undefined;
   const stop = async (signal: NodeJS.Signals) => {
-    if (stopping) process.exit(EXIT_FORCED);
-    stopping = true;
+    if (since !== undefined) {
+      if (performance.now() - since > ONE_SIGNAL_MS) process.exit(EXIT_FORCED);
+      return;
+    }
+    since = performance.now();
     broker.logger.info("Draining", { signal, graceMs });
     setTimeout(() => {
       broker.logger.warn("The grace is over: exiting with work in flight");

@@ -1,5 +1,6 @@
 import { cleanEnv, makeValidator, str } from "envalid";
 import { addressList } from "./http/client.ts";
+import { StartError } from "./start-error.ts";
 
 /** A whole number of at least `min` (and at most `max`); units may not be written. */
 const whole = (min: number, max = Number.MAX_SAFE_INTEGER) =>
@@ -169,7 +170,7 @@ function listOf(input: string): readonly string[] {
 }
 
 /** Thrown when the environment is wrong; the message lists every mistake. */
-export class EnvironmentError extends Error {
+export class EnvironmentError extends StartError {
   constructor(mistakes: readonly string[]) {
     super(
       `The environment has ${mistakes.length} mistake${mistakes.length > 1 ? "s" : ""}:\n${mistakes.join("\n")}`,

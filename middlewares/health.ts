@@ -87,12 +87,10 @@ export async function drain(broker: ServiceBroker): Promise<void> {
   if (broker.transit?.connected) await broker.registry.discoverer.sendHeartbeat();
 }
 
-function listen(broker: ServiceBroker, port: number, host: string): Promise<Listener> {
+async function listen(broker: ServiceBroker, port: number, host: string): Promise<Listener> {
   const listener = new Listener(LISTENER, (req, res) => answer(broker, req, res));
-  return new Promise((resolve, reject) => {
-    listener.server.once("error", reject);
-    listener.server.listen(port, host, () => resolve(listener));
-  });
+  await listener.listen(port, host);
+  return listener;
 }
 
 /** The admin server's request handler. Never rejects. */

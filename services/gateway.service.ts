@@ -12,7 +12,6 @@ import { healthOf } from "../lib/telemetry/health.ts";
 import { actionTags, type TracedContext } from "../lib/telemetry/otlp.ts";
 
 interface Vars {
-  server: Listener["server"];
   listener: Listener;
   gateway: Gateway;
   /** Takes back what readiness asks of this service. */
@@ -30,6 +29,8 @@ export default defineService<Vars>()({
   settings: {
     // Settings are published to the cluster; functions and folders are nobody's business there.
     $secureSettings: ["routes", "assets", "rootCallOptions"],
+    // moleculer-web would wait for ever for a port that it cannot have.
+    server: false,
     port: env.PORT,
     ip: env.HOST,
     logRequest: null,
@@ -76,14 +77,18 @@ export default defineService<Vars>()({
 
   created() {
     this.gateway = new Gateway(this.broker, this.logger, this.settings.http);
-  },
-
-  async started() {
+    this.listener = new Listener(this.settings.http, this.httpHandler, (access) =>
+      this.gateway.record(access),
+    );
     this.forget = healthOf(this.broker).require({
       name: "dispatcher",
       probe: "ready",
       met: () => this.broker.registry.actions.isAvailable(ASK),
     });
+  },
+
+  async started() {
+    await this.listener.listen(this.settings.port, this.settings.ip);
   },
 
   async stopped() {
@@ -92,13 +97,6 @@ export default defineService<Vars>()({
   },
 
   methods: {
-    createServer() {
-      // Called before `gateway` is there.
-      this.listener = new Listener(this.settings.http, this.httpHandler, (access) =>
-        this.gateway.record(access),
-      );
-      this.server = this.listener.server;
-    },
     errorHandler(req: IncomingMessage, res: ServerResponse, error: unknown) {
       this.gateway.fail(req, res, error);
     },

@@ -10,18 +10,23 @@ cd "$(dirname "$0")/.."
 PATH=$PWD/node_modules/.bin:$PATH
 : "${PYTHON:=python3}"
 
+usage='training/make.sh --data DIR [--work DIR] [--out DIR] [--note TEXT]'
 data='' note='' work=.cache/training out=models/pets-resnet/1 golden=test/fixtures/golden
 while [ $# -gt 0 ]; do
+  case $1 in
+    --help | -h) echo "$usage"; exit 0 ;;
+    --data | --work | --out | --note) [ $# -ge 2 ] || { echo "Expected a value for $1; --help tells what there is" >&2; exit 2; } ;;
+    *) echo "Unknown option $1; --help tells what there is" >&2; exit 2 ;;
+  esac
   case $1 in
     --data) data=$2 ;;
     --work) work=$2 ;;
     --out) out=$2 ;;
     --note) note=$2 ;;
-    *) echo "Unknown option $1" >&2; exit 2 ;;
   esac
   shift 2
 done
-[ -n "$data" ] || { echo "Usage: training/make.sh --data DIR [--work DIR] [--out DIR] [--note TEXT]" >&2; exit 2; }
+[ -n "$data" ] || { echo "Expected --data; --help tells what there is" >&2; exit 2; }
 
 # The server takes a version that does not match its manifest for broken: nothing is shipped until all is there.
 stage=$work/export/$(basename "$(dirname "$out")")/$(basename "$out")

@@ -10,6 +10,7 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { setImmediate as turn } from "node:timers/promises";
 import { type ErrorCode, ServingError, type WireError } from "../errors.ts";
+import { StartError } from "../start-error.ts";
 import { type Access, type RecordAccess, watch } from "./access.ts";
 import { type Answer, errorAnswer } from "./answer.ts";
 import { Clients } from "./client.ts";
@@ -99,6 +100,18 @@ export class Listener {
     );
     const sweep = setInterval(() => this.#sweep(performance.now()), SWEEP_MS).unref();
     this.server.once("close", () => clearInterval(sweep));
+  }
+
+  /** Resolves when it listens. @throws StartError saying in one line why it cannot */
+  listen(port: number, host: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const failed = (error: NodeJS.ErrnoException) => reject(cannotListen(error, port, host));
+      this.server.once("error", failed);
+      this.server.listen(port, host, () => {
+        this.server.off("error", failed);
+        resolve();
+      });
+    });
   }
 
   /**
@@ -202,6 +215,21 @@ export class Listener {
     }
     return rawAnswer(...(COMPLAINTS[code] ?? (["BAD_REQUEST", "The request is not HTTP"] as const)));
   }
+}
+
+/** What stands in the way of listening, in the words of who sets HOST and PORT. */
+const LISTEN_ERRORS: Readonly<Record<string, string>> = {
+  EADDRINUSE: "another process has this port",
+  EADDRNOTAVAIL: "this machine has no such address",
+  ENOTFOUND: "this name has no address",
+  EAI_AGAIN: "this name has no address",
+  EACCES: "this user may not use this port",
+};
+
+function cannotListen({ code = "", message }: NodeJS.ErrnoException, port: number, host: string): StartError {
+  return new StartError(
+    `Cannot listen on ${host}:${port}: ${LISTEN_ERRORS[code] ?? message}${code ? ` (${code})` : ""}`,
+  );
 }
 
 /** Answers a request that is not to be handled, and closes its connection: what follows may not be what it seems. */

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { commandOptions } from "../../bin/cli.ts";
 import { EVENTS } from "./events.ts";
 import { isMechanism, MECHANISMS, type MechanismName } from "./mechanisms.ts";
 import { type Bar, header, line, type Outcome, TIMED } from "./report.ts";
@@ -10,17 +10,21 @@ import { type ChaosEvent, Rig } from "./rig.ts";
 /**
  * Breaks a cluster of real processes under steady load and says what its clients noticed. Exits with 1 when a bar is
  * missed.
- *
- *     npm run chaos                          all events
- *     npm run chaos -- --only redis          one; may be repeated
- *     npm run chaos -- --short               shorter phases
- *     npm run chaos -- --tries 3             an event that was only too slow is run again, up to that often in all: for
- *                                            machines whose time others take; never after a lost or wrong answer
- *     npm run chaos -- --json                the last line is one JSON object
- *     npm run chaos -- --without steal       with a protecting mechanism off: now bars must be missed
- *     npm run chaos -- --prove               each event with its mechanism off; exits with 1 unless just the bar is
- *                                            missed that the mechanism protects
  */
+const USAGE = `
+npm run chaos -- [options]
+
+Breaks a cluster of real processes under steady load and says what its clients noticed. All events, or:
+
+  --only NAME       one; may be repeated
+  --short           shorter phases
+  --tries N         an event that was only too slow is run again, up to that often in all: for machines whose time others
+                    take; never after a lost or wrong answer (1)
+  --json            the last line is one JSON object
+  --without NAME    with a protecting mechanism off: now bars must be missed
+  --prove           each event with its mechanism off; exits with 1 unless just the bar is missed that the mechanism
+                    protects
+`;
 const OPTIONS = {
   only: { type: "string", multiple: true },
   without: { type: "string" },
@@ -31,7 +35,7 @@ const OPTIONS = {
 } as const;
 
 async function main(): Promise<boolean> {
-  const { values } = parseArgs({ options: OPTIONS });
+  const values = commandOptions(USAGE, OPTIONS);
   const { short, json, prove, without } = values;
   if (without !== undefined && !isMechanism(without))
     throw unknown("without", Object.keys(MECHANISMS), without);

@@ -1,4 +1,5 @@
 import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { resolve } from "node:path";
 import sharp from "sharp";
 import { routeOf } from "../../lib/models/identity.ts";
@@ -161,6 +162,80 @@ describe("over TLS", () => {
     }
   }, 60_000);
 });
+
+describe("npm run cluster", () => {
+  test("says when and where the cluster is ready, and ends it at SIGTERM", async () => {
+    const own = `${namespace}-command`;
+    const child = spawn("npm", ["run", "--silent", "cluster", "--", "--dog", "0"], {
+      cwd: ROOT,
+      env: {
+        PATH: process.env["PATH"],
+        HOME: process.env["HOME"],
+        TRANSPORTER: transporter,
+        NAMESPACE: own,
+        HOST: "127.0.0.1",
+        PORT: "0",
+        ADMIN_PORT: "0",
+      },
+      detached: true,
+    });
+    let text = "";
+    child.stdout.on("data", (chunk: Buffer) => {
+      text += chunk.toString();
+    });
+    try {
+      await eventually(() => text.includes("The cluster is ready"), 60_000);
+      const [, url = ""] = /^The cluster is ready after [\d.]+ s: 3 processes, (http:\S+)$/m.exec(text) ?? [];
+      expect((await fetch(`${url}/health/ready`)).status).toBe(200);
+      expect((await ask(url)).status).toBe(200);
+      const exited = once(child, "exit");
+      child.kill("SIGTERM");
+      await exited;
+      await eventually(() => (text.match(/exited with 0/g) ?? []).length === 3, 30_000);
+    } finally {
+      try {
+        process.kill(-(child.pid ?? 0), "SIGKILL");
+      } catch {
+        // All have ended, as they should.
+      }
+      nodeIDs.push("gateway-1", "dispatcher-1", "resnet-cat-1");
+      await forget(own);
+    }
+  }, 120_000);
+});
+
+test("a REPL joins a cluster without a service of its own", async () => {
+  const own = `${namespace}-repl`;
+  const server = await start("gateway,dispatcher,resnet-cat", { NAMESPACE: own });
+  const repl = spawn(process.execPath, ["bin/repl.ts"], {
+    cwd: ROOT,
+    env: {
+      PATH: process.env["PATH"],
+      HOME: process.env["HOME"],
+      TRANSPORTER: transporter,
+      NAMESPACE: own,
+      NODE_ID: "visitor",
+      NO_COLOR: "1",
+    },
+  });
+  nodeIDs.push("visitor");
+  let text = "";
+  repl.stdout.on("data", (chunk: Buffer) => {
+    text += chunk.toString();
+  });
+  try {
+    await eventually(() => text.includes("dl-lambda $"), 30_000);
+    repl.stdin.write("models\n");
+    await eventually(() => /'resnet-cat'.*'ready'/.test(text), 30_000);
+    const [cat, ...others] = await modelsAt(server.url);
+    expect([cat?.replicas, others]).toEqual([[nodeIDs.find((id) => id.startsWith("gateway,"))], []]);
+    expect(text).not.toMatch(/Serving on|Model is warm/);
+  } finally {
+    repl.kill("SIGKILL");
+    await server.stop();
+    await forget(own);
+  }
+}, 120_000);
 
 test("wrong credentials end the process, without the password in the log", () => {
   const address = new URL(transporter);

@@ -1,6 +1,7 @@
-import { spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import sharp from "sharp";
@@ -52,6 +53,110 @@ describe("the REPL", () => {
   }, 120_000);
 });
 
+/** A command as users type it. */
+function npmRun(script: string, env: Record<string, string>): { child: ChildProcess; text: () => string } {
+  const child = spawn("npm", ["run", script], {
+    cwd: ROOT,
+    env: { PATH: process.env["PATH"], HOME: process.env["HOME"], ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+    detached: true,
+  });
+  let text = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.on("data", (chunk: Buffer) => {
+      text += chunk.toString();
+    });
+  }
+  return { child, text: () => text };
+}
+
+/** Whether something answers at this address. */
+const answers = (url: string) =>
+  fetch(url, { headers: { connection: "close" } }).then(
+    () => true,
+    () => false,
+  );
+
+describe("commands", () => {
+  test("warn of nothing", async () => {
+    const { stderr } = spawnSync("npm", ["run", "docs:check"], { cwd: ROOT, encoding: "utf8" });
+    expect(stderr).toBe("");
+  });
+
+  test("that are told to stop take their server along", async () => {
+    const { child, text } = npmRun("start", { PORT: "0", HOST: "127.0.0.1" });
+    try {
+      await eventually(() => /Serving on/.test(text()), 60_000);
+      const [, url = ""] = /Serving on (http:\S+)/.exec(text()) ?? [];
+      const exited = once(child, "exit");
+      child.kill("SIGTERM");
+      await exited;
+      await eventually(async () => !(await answers(`${url}/health/live`)), 30_000);
+      await eventually(() => /Good bye/.test(text()), 30_000);
+    } finally {
+      killGroup(child);
+    }
+  }, 120_000);
+
+  test("that a terminal interrupts, once, let the server end in order", async () => {
+    const { child, text } = npmRun("start", { PORT: "0", HOST: "127.0.0.1" });
+    try {
+      await eventually(() => /Serving on/.test(text()), 60_000);
+      const exited = once(child, "exit");
+      // As Ctrl-C does: npm gets it and its script too, and npm passes it on.
+      process.kill(-(child.pid ?? 0), "SIGINT");
+      await exited;
+      await eventually(() => /Good bye/.test(text()), 30_000);
+    } finally {
+      killGroup(child);
+    }
+  }, 120_000);
+
+  const USAGES = ["bench", "bench:balance", "chaos", "cluster", "train"];
+  test.each(USAGES)("%s tells its options, and in one line those that it has not", (script) => {
+    const run = (...args: string[]) =>
+      spawnSync("npm", ["run", "--silent", script, "--", ...args], { cwd: ROOT, encoding: "utf8" });
+    const help = run("--help");
+    expect([help.status, help.stderr]).toEqual([0, ""]);
+    expect(help.stdout).toMatch(/--\w+/);
+    const unknown = run("--nonsense");
+    expect([unknown.status, unknown.stdout]).toEqual([2, ""]);
+    expect(unknown.stderr).toMatch(/^Unknown option .*--nonsense.*\n$/);
+  });
+
+  test("on a Node that is too old say what to do, in one line", () => {
+    const { status, stderr } = spawnSync(
+      process.execPath,
+      ["--no-experimental-strip-types", "bin/launch.js", "bin/start.ts"],
+      { cwd: ROOT, encoding: "utf8" },
+    );
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/^DL-Lambda needs Node 22\.18 or newer and this is v\S+: run `npm ci`.*\n$/);
+  });
+
+  const old = ["/usr/bin/node", "/usr/local/bin/node"].find((node) => {
+    const { stdout } = spawnSync(node, ["--version"], { encoding: "utf8" });
+    return /^v(1\d|20|21)\./.test(stdout ?? "");
+  });
+  (old ? test : test.skip)("on this machine's old Node they do", () => {
+    const { status, stderr } = spawnSync(old ?? "", ["bin/launch.js", "bin/start.ts"], {
+      cwd: ROOT,
+      encoding: "utf8",
+    });
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/^DL-Lambda needs Node 22\.18 .*\n$/);
+  });
+});
+
+/** Ends what is left of a command and all it has started. */
+function killGroup(child: ChildProcess): void {
+  try {
+    process.kill(-(child.pid ?? 0), "SIGKILL");
+  } catch {
+    // Nothing is left, as it should be.
+  }
+}
+
 describe("a server process", () => {
   test("refuses a wrong environment with all mistakes and no stack", () => {
     const { status, stderr } = startAndFail({ PORT: "http", MAX_IMAGES: "many" });
@@ -61,12 +166,47 @@ describe("a server process", () => {
     expect(stderr).not.toMatch(/\n\s+at /);
   });
 
-  test("refuses a service that there is not, and names those there are", () => {
-    const { status, stderr } = startAndFail({ SERVICES: "resnet-fish" });
-    expect(status).toBe(1);
-    expect(stderr).toContain("resnet-fish");
-    expect(stderr).toContain("resnet-cat");
+  test("refuses a service that there is not, and names those there are, in one line", () => {
+    const { status, stdout, stderr } = startAndFail({ SERVICES: "resnet-fish" });
+    expect([status, stdout]).toEqual([1, ""]);
+    expect(stderr).toMatch(/^Expected SERVICES to be among .*resnet-cat.* but received resnet-fish\n$/);
   });
+
+  test("refuses a folder of services that there is not, in one line", () => {
+    const { status, stdout, stderr } = startAndFail({ SERVICES_DIRS: "services,nowhere" });
+    expect([status, stdout]).toEqual([1, ""]);
+    expect(stderr).toMatch(/^Expected SERVICES_DIRS .*nowhere\n$/);
+  });
+
+  test.each([
+    [
+      { HOST: "192.0.2.1" },
+      /^Cannot listen on 192\.0\.2\.1:0: this machine has no such address \(EADDRNOTAVAIL\)$/m,
+    ],
+    [
+      { HOST: "no-such-host.invalid" },
+      /^Cannot listen on no-such-host\.invalid:0: this name has no address \(E\w+\)$/m,
+    ],
+  ])("ends with a line that says why it cannot listen at %p", (env, line) => {
+    const { status, stdout, stderr } = startAndFail({ PORT: "0", SERVICES: "gateway", ...env });
+    expect(status).toBe(1);
+    expect(stderr).toMatch(line);
+    expect(stdout + stderr).not.toMatch(/\n\s+at /);
+  });
+
+  test("ends with a line when a port is another's, its own or the admin server's", async () => {
+    const taken = createServer().listen(0, "127.0.0.1");
+    await once(taken, "listening");
+    const port = String((taken.address() as AddressInfo).port);
+    const base = { HOST: "127.0.0.1", SERVICES: "gateway" };
+    for (const env of [{ PORT: port }, { PORT: "0", ADMIN_PORT: port }]) {
+      const { status, stdout, stderr } = startAndFail({ ...base, ...env });
+      expect(status).toBe(1);
+      expect(stderr).toMatch(/^Cannot listen on \S+: another process has this port \(EADDRINUSE\)$/m);
+      expect(stdout + stderr).not.toMatch(/\n\s+at /);
+    }
+    taken.close();
+  }, 60_000);
 
   test("ends with an error when a model cannot be loaded", () => {
     const { status, stdout, stderr } = startAndFail({ PORT: "0", MODELS_DIR: "test/fixtures" });

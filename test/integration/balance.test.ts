@@ -13,10 +13,12 @@ import {
 } from "../../bench/balance-cluster.ts";
 import { loadOf } from "../../lib/load/load.ts";
 import type { LoadReport, NodeLoad } from "../../lib/load/table.ts";
+import { brokerUrl, releaseBroker } from "../../testkit/rabbitmq.ts";
 
 /** Real processes over the real RabbitMQ with Moleculer's own transporter: nothing but the strategy helps here. */
 const NAMESPACE = `balance-${process.pid}-${Date.now().toString(36)}`;
 
+let url: string;
 let caller: ServiceBroker;
 let nodes: NodeProcess[] = [];
 const helpers: ChildProcess[] = [];
@@ -26,7 +28,13 @@ const used = new Set(["caller"]);
 function settings(nodeID: string, more: Partial<NodeSettings> = {}): NodeSettings {
   // No slow start, except where it is what is tested: nodes of one test do not start at the very same moment.
   const strategyOptions = { rampMs: 0 };
-  const common = { namespace: NAMESPACE, strategy: "LoadAware", transporter: "stock", prefetch: 64 } as const;
+  const common = {
+    namespace: NAMESPACE,
+    url,
+    strategy: "LoadAware",
+    transporter: "stock",
+    prefetch: 64,
+  } as const;
   return { ...common, strategyOptions, nodeID, ...more };
 }
 
@@ -42,6 +50,10 @@ async function startCaller(more: Partial<NodeSettings> = {}): Promise<void> {
   await caller.start();
 }
 
+beforeAll(async () => {
+  url = await brokerUrl();
+}, 120_000);
+
 afterEach(async () => {
   for (const helper of helpers.splice(0)) helper.kill("SIGKILL");
   await caller.stop();
@@ -50,7 +62,10 @@ afterEach(async () => {
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true });
 });
 
-afterAll(() => deleteTopology(NAMESPACE, [...used]));
+afterAll(async () => {
+  await deleteTopology(url, NAMESPACE, [...used]);
+  await releaseBroker();
+}, 60_000);
 
 function known(node: string): NodeLoad | undefined {
   return loadOf(caller).table.get(node);

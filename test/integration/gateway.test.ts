@@ -3,6 +3,7 @@ import { Agent } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type Context, Loggers, ServiceBroker } from "moleculer";
 import { ServingError } from "../../lib/errors.ts";
+import type { Listener } from "../../lib/http/listener.ts";
 import type { GatewayOptions } from "../../lib/http/options.ts";
 import type { InputSpec } from "../../lib/kinds/kind.ts";
 import { healthOf } from "../../lib/telemetry/health.ts";
@@ -92,11 +93,12 @@ async function start({ http: options = {}, classify = allYes }: Setup = {}) {
   brokers.push(broker);
   await broker.start();
   healthOf(broker).ready();
-  const { server } = broker.getLocalService("gateway") as unknown as { server: { address(): AddressInfo } };
+  const { listener } = broker.getLocalService("gateway") as unknown as { listener: Listener };
+  const { port } = listener.server.address() as AddressInfo;
   const started = logger.lines.length;
   return {
     broker,
-    url: `http://127.0.0.1:${server.address().port}`,
+    url: `http://127.0.0.1:${port}`,
     cancelled,
     /** What was logged since the start, but for the line that every request has. */
     logged: () =>
