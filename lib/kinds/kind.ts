@@ -87,6 +87,8 @@ export interface Kind<
   readonly part: z.ZodType<Part>;
   /** How a part that is right by itself contradicts the model's inputs; one sentence each. */
   contradictions(part: Part, inputs: readonly TensorSpec[]): string[];
+  /** What another process may say that its models want: bounds for what `prepare` makes. */
+  readonly wanted: z.ZodType;
   /** What a model with this manifest wants. */
   wants(part: Part, inputs: readonly TensorSpec[]): Wanted;
   /** One item as `prepare` makes it for such a model. What comes over the wire is checked by it. */

@@ -2,6 +2,7 @@ import type { ServiceBroker } from "moleculer";
 import type { InputSpec } from "../kinds/kind.ts";
 import type { BatchingBounds, ModelMetadata, ServedVersion } from "../types.ts";
 import type { ModelId } from "./identity.ts";
+import { metadataProblems } from "./peer.ts";
 
 /** A version as the cluster serves it. */
 export interface KnownVersion extends ServedVersion {
@@ -51,6 +52,7 @@ export class Catalog {
   readonly #broker: ServiceBroker;
   readonly #now: () => number;
   readonly #away = new Map<string, { readonly model: KnownModel; readonly since: number }>();
+  readonly #disbelieved = new WeakSet<object>();
   /** What the registry said last; undefined: it has changed since. */
   #present: ReadonlyMap<string, KnownModel> | undefined;
 
@@ -81,9 +83,20 @@ export class Catalog {
     return this.#away.delete(name);
   }
 
+  /** Says once what is wrong with what a node says of a service, which is then none. */
+  #disbelieve({ name, nodeID, metadata }: ListedService, problems: readonly string[]): void {
+    if (!metadata || this.#disbelieved.has(metadata)) return;
+    this.#disbelieved.add(metadata);
+    this.#broker.logger.warn("A node says of a model what cannot be", {
+      model: name.slice(0, 100),
+      nodeID,
+      problems: problems.slice(0, 5),
+    });
+  }
+
   #look(): ReadonlyMap<string, KnownModel> {
     const before = this.#present;
-    const present = presentModels(this.#broker);
+    const present = presentModels(this.#broker, (service, problems) => this.#disbelieve(service, problems));
     const now = this.#now();
     for (const [name, model] of before ?? []) {
       if (!present.has(name)) this.#away.set(name, { model: withoutReplicas(model), since: now });
@@ -130,14 +143,22 @@ export function describeModel(model: KnownModel): ModelDescription {
   };
 }
 
-function presentModels(broker: ServiceBroker): Map<string, KnownModel> {
+function presentModels(
+  broker: ServiceBroker,
+  disbelieve: (service: ListedService, problems: readonly string[]) => void,
+): Map<string, KnownModel> {
   const services = broker.registry.getServiceList({
     onlyAvailable: false,
     skipInternal: true,
   }) as ListedService[];
   const models = new Map<string, KnownModel>();
-  for (const { name, nodeID, available, metadata } of services) {
-    if (!isModel(metadata)) continue;
+  for (const service of services) {
+    const { name, nodeID, available, metadata } = service;
+    if (metadata?.kind !== "model") continue;
+    const problems = metadataProblems(metadata);
+    // One that has only just begun to load has no version yet.
+    if (problems.length > 0 && metadata.versions?.length !== 0) disbelieve(service, problems);
+    if (problems.length > 0 || !isModel(metadata)) continue;
     const known = models.get(name);
     models.set(name, {
       name,

@@ -107,6 +107,11 @@ export const classification: Task<
   },
 
   answer(probabilities, { group, threshold }, { labels }) {
+    // It came over the wire, or out of a store that others write to.
+    const isOutput = probabilities instanceof Float32Array && probabilities.length === labels.length;
+    if (!isOutput || !probabilities.every(Number.isFinite)) {
+      throw new Error(`Expected an output of ${labels.length} finite numbers`);
+    }
     const sum = group.reduce((total, i) => total + (probabilities[i] ?? 0), 0);
     const probability = Math.min(1, sum);
     return {

@@ -55,6 +55,10 @@ export type ImagePart = Readonly<z.infer<typeof imagePart>>;
 /** The tensor of a prepared image: `[1, height, width, 3]` uint8, RGB. */
 export const PIXELS = "pixels";
 
+/** Pixels of a prepared image's side: 50 MB at most, and more than any network of today takes. */
+const MAX_SIDE = 4096;
+const wantedSide = z.int().min(1).max(MAX_SIDE);
+
 export const image: Kind<ImagePart, ImageInput, ImageInfo> = {
   name: "image",
   accepts: ["jpeg", "jpg", "png", "webp", "gif", "avif", "tiff"].map((format) => `image/${format}`),
@@ -62,6 +66,7 @@ export const image: Kind<ImagePart, ImageInput, ImageInfo> = {
   noun: "image",
   limit: "maxImageBytes",
   part: imagePart,
+  wanted: z.looseObject({ width: wantedSide, height: wantedSide, shortSide: wantedSide.optional() }),
 
   contradictions({ shortSide, normalisation }, inputs) {
     const [input, ...more] = inputs;

@@ -26,6 +26,10 @@ export const tensorBody = z.strictObject({
     .describe("by name: a number or text, or lists of them, nested as the input's shape says"),
 });
 
+/** Inputs of a model, and dimensions of one. */
+const MAX_INPUTS = 64;
+const MAX_DIMENSIONS = 16;
+
 /** Plain tensors in JSON, for models that need nothing made of them. */
 export const tensor: Kind<TensorPart, TensorInput, TensorInfo> = {
   name: "tensor",
@@ -34,6 +38,18 @@ export const tensor: Kind<TensorPart, TensorInput, TensorInfo> = {
   noun: "input",
   limit: "maxInputBytes",
   part: tensorPart,
+  // What is made of them is no larger than the client's JSON.
+  wanted: z.looseObject({
+    inputs: z
+      .array(
+        z.looseObject({
+          name: z.string().max(256),
+          dtype: z.enum(["uint8", "int32", "int64", "float32", "string"]),
+          shape: z.array(z.int().min(0).nullable()).max(MAX_DIMENSIONS),
+        }),
+      )
+      .max(MAX_INPUTS),
+  }),
   contradictions: () => [],
   wants: (_, inputs) => ({ type: "tensor", inputs }),
   prepared: (_, inputs) => inputs,

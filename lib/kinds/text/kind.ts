@@ -40,6 +40,10 @@ export const textBody = z.strictObject({
 /** The tensor of a prepared text: `[1, length]` int32. */
 export const IDS = "ids";
 
+/** Ids of a prepared text, and runs of characters of one length. */
+const MAX_LENGTH = 1_000_000;
+const MAX_RUNS = 64;
+
 export const text: Kind<TextPart, TextInput, TextInfo> = {
   name: "text",
   accepts: ["text/plain", "application/json"],
@@ -48,6 +52,12 @@ export const text: Kind<TextPart, TextInput, TextInfo> = {
   noun: "text",
   limit: "maxInputBytes",
   part: textPart,
+  wanted: z.looseObject({
+    tokenizer: hashedNgrams.refine(
+      ({ length, characters }) => length <= MAX_LENGTH && characters.length <= MAX_RUNS,
+      "a tokenizer of bounded length",
+    ),
+  }),
 
   contradictions({ tokenizer }, inputs) {
     const [input, ...more] = inputs;

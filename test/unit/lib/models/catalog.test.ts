@@ -10,7 +10,7 @@ const metadata = (version = 1): ModelMetadata => ({
     {
       id: { name: "net", version, fingerprint: `f${version}` },
       action: `${version}.m.predict`,
-      input: { type: "image" },
+      input: { type: "image", width: 2, height: 2 } as never,
       task: { name: "classification", spec: { labels: ["cat"] }, question: {} },
     },
   ],

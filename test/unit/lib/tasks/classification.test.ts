@@ -68,7 +68,7 @@ describe("the answer of a classifier", () => {
     const answer = ask([0.123456789, 0, 0], { group: [0], threshold: 0.5 });
     expect(JSON.stringify(answer)).not.toMatch(/0\.\d{8}/);
     const sure = classification.answer(
-      Float32Array.of(0.9999998, 0),
+      Float32Array.of(0.9999998, 0, 0),
       { group: [0], threshold: 0.5 },
       { labels },
     );
