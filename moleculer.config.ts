@@ -1,5 +1,5 @@
 import { hostname } from "node:os";
-import type { BrokerOptions } from "moleculer";
+import type { BrokerOptions, ServiceSchema } from "moleculer";
 import { defineExporter, defineMiddlewares } from "./lib/define.ts";
 import { type Env, env } from "./lib/env.ts";
 import { jsonLine } from "./lib/telemetry/log.ts";
@@ -8,6 +8,7 @@ import { actionTags, OtlpExporter } from "./lib/telemetry/otlp.ts";
 import { HealthChecks } from "./middlewares/health.ts";
 import { Load } from "./middlewares/load.ts";
 import { Metrics } from "./middlewares/metrics.ts";
+import { Peers } from "./middlewares/peers.ts";
 import { Prefetch, prefetches } from "./middlewares/prefetch.ts";
 import { RequestLog } from "./middlewares/request-log.ts";
 import { Scopes } from "./middlewares/scopes.ts";
@@ -47,11 +48,14 @@ export function brokerOptions(env: Env): BrokerOptions {
       // By default parameters are captured, and these hold images.
       tags: { action: actionTags },
     },
+    // It would tell anyone on the bus what this object says, RabbitMQ's password included.
+    internalServices: { $node: without("options") },
     middlewares: defineMiddlewares(
       Metrics(),
       RequestLog(),
       Scopes(),
       Load(),
+      Peers(),
       HealthChecks({ port: env.ADMIN_PORT, host: env.HOST }),
       ...(transporter ? [Prefetch({ transporter, prefetch, least })] : []),
     ),
@@ -59,6 +63,11 @@ export function brokerOptions(env: Env): BrokerOptions {
     skipProcessEventRegistration: true,
     replOptions: { customCommands: COMMANDS, delimiter: "dl-lambda $" },
   };
+}
+
+/** Moleculer's own service, but for an action. */
+function without(action: string): ServiceSchema {
+  return { name: "$node", actions: { [action]: false as never } };
 }
 
 function amqp(env: Env, prefetch: number): AmqpTransporter {

@@ -1,5 +1,6 @@
 import { cleanEnv, makeValidator, str } from "envalid";
 import { addressList } from "./http/client.ts";
+import { NODE_ID } from "./node-id.ts";
 import { StartError } from "./start-error.ts";
 
 /** A whole number of at least `min` (and at most `max`); units may not be written. */
@@ -22,16 +23,28 @@ const proxies = makeValidator<readonly string[]>((input) => {
 /** A comma-separated list without blanks and empty entries. */
 const list = makeValidator<readonly string[]>(listOf);
 
+/**
+ * Whether this is an address of that scheme. One whose password holds a character that ends the host is none: the rest
+ * of the password would be read as something that may be logged.
+ */
+function isAddress(url: string, scheme: RegExp): boolean {
+  return scheme.test(url) && URL.canParse(url) && !/[/?#].*@/.test(url.replace(scheme, ""));
+}
+
+/** For messages about addresses, which never repeat what was received: it may hold a password. */
+const ENCODED = "with /, ?, # and @ in a password written as %2F, %3F, %23 and %40";
+
 const transporterUrl = makeValidator<string>((input) => {
-  if (input !== "" && !input.split(";").every((url) => /^amqps?:\/\/./.test(url))) {
-    throw new Error(`expected amqp:// or amqps:// addresses joined by ";"`);
+  if (input !== "" && !input.split(";").every((url) => isAddress(url, /^amqps?:\/\/(?=.)/))) {
+    throw new Error(`expected amqp:// or amqps:// addresses joined by ";", ${ENCODED}`);
   }
   return input;
 });
 
 const redisUrl = makeValidator<string>((input) => {
-  if (input !== "" && !/^rediss?:\/\/./.test(input))
-    throw new Error("expected a redis:// or rediss:// address");
+  if (input !== "" && !isAddress(input, /^rediss?:\/\/(?=.)/)) {
+    throw new Error(`expected a redis:// or rediss:// address, ${ENCODED}`);
+  }
   return input;
 });
 
@@ -49,6 +62,15 @@ const share = makeValidator<number>((input) => {
   }
   return value;
 });
+
+/** Names that are safe in logs, in metrics and in RabbitMQ. */
+const name = (least: number, most: number) =>
+  makeValidator<string>((input) => {
+    if (input.length < least || input.length > most || !NODE_ID.test(input)) {
+      throw new Error(`expected ${least} to ${most} letters, digits and ._:@+,- but received "${input}"`);
+    }
+    return input;
+  });
 
 /** Every variable the server reads: the README's table of settings is made from this one. */
 export const VARIABLES = {
@@ -82,8 +104,14 @@ export const VARIABLES = {
     default: "",
     desc: "shared response cache; empty: each dispatcher has its own in memory",
   }),
-  NAMESPACE: str({ default: "dl", desc: "clusters with different namespaces on one RabbitMQ never meet" }),
-  NODE_ID: str({
+  NAMESPACE: name(
+    1,
+    64,
+  )({ default: "dl", desc: "clusters with different namespaces on one RabbitMQ never meet" }),
+  NODE_ID: name(
+    0,
+    200,
+  )({
     default: "",
     desc: "name of this process in the cluster; empty: services, host and process id",
   }),

@@ -35,6 +35,32 @@ describe("loadEnv", () => {
     );
   });
 
+  test.each([
+    { TRANSPORTER: "amqp://user:se/cret@host" },
+    { TRANSPORTER: "amqp://user:12#secret@host" },
+    { TRANSPORTER: "amqp://user:12?secret@host" },
+    { TRANSPORTER: "amqp://user:secret@host:port" },
+    { TRANSPORTER: "amqp://user:secret@host:99999" },
+    { TRANSPORTER: "amqp://user:secret@[host" },
+    { TRANSPORTER: "amqp://ok;user:secret@host" },
+    { REDIS_URL: "user:secret@host" },
+    { REDIS_URL: "redis://:12/secret@host" },
+    { REDIS_URL: "redis://:secret@host:99999" },
+  ])("%p is malformed, and that is said without its password", (source) => {
+    const [variable = ""] = Object.keys(source);
+    expect(() => loadEnv(source as Record<string, string>)).toThrow(
+      expect.objectContaining({
+        message: expect.stringMatching(
+          new RegExp(`^(?![^]*secret)[^]*${variable}`.replaceAll("[^]", "[\\s\\S]")),
+        ),
+      }),
+    );
+  });
+
+  test.each(["a b", "line\nbreak", "\u001b[31mred", "x".repeat(201)])("%p is no node ID", (id) => {
+    expect(() => loadEnv({ NODE_ID: id })).toThrow("NODE_ID");
+  });
+
   test.each(["-1", "1.5", "1e3x", "0x10", "ten", "65536"])("refuses %p as a port", (port) => {
     expect(() => loadEnv({ PORT: port })).toThrow(EnvironmentError);
   });
