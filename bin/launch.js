@@ -27,6 +27,7 @@ if (problem) {
 }
 const [, , file] = process.argv;
 if (file) {
+  await import("./compile-cache.js");
   process.argv.splice(1, 2, resolve(root, file));
   await import(pathToFileURL(resolve(root, file)).href);
 }

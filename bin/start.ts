@@ -1,3 +1,5 @@
-import { run } from "./run.ts";
+import "./compile-cache.js";
 
+// Imported late: what is imported with this file is compiled before anything of it runs.
+const { run } = await import("./run.ts");
 await run();

@@ -1,6 +1,6 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { getCompileCacheDir } from "node:module";
+import { flushCompileCache, getCompileCacheDir } from "node:module";
 import { dirname } from "node:path";
 
 /**
@@ -95,6 +95,8 @@ export function serveParent(): void {
   process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
   process.on("SIGTERM", () => {});
   process.on("SIGINT", () => {});
+  // At its exit Node does so itself, but a child may be killed.
+  setImmediate(flushCompileCache);
   try {
     writeFileSync("/proc/self/oom_score_adj", EXPENDABLE);
   } catch {
