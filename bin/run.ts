@@ -6,10 +6,17 @@ import { healthOf } from "../lib/telemetry/health.ts";
 import { drain as leaveBalancing } from "../middlewares/health.ts";
 import { AmqpTransporter } from "../transporters/amqp.ts";
 
-/** Exit code of a process that ran out of grace: something was still in flight. */
-const EXIT_FORCED = 1;
 /** Signals in this time are one: npm passes on a Ctrl-C that the terminal has sent to the server, too. */
 const ONE_SIGNAL_MS = 1000;
+
+/**
+ * The end of a process that ran out of grace: something is still in flight. An exit would wait for threads, and one in
+ * native code may never come back.
+ */
+function endByForce(): never {
+  process.kill(process.pid, "SIGKILL");
+  process.exit(1);
+}
 
 /**
  * The whole life of a server process: settings, services, ready, and an orderly end on SIGTERM or SIGINT. The end has
@@ -50,21 +57,21 @@ function stopOnSignal(broker: ServiceBroker, graceMs: number): void {
   let since: number | undefined;
   const stop = async (signal: NodeJS.Signals) => {
     if (since !== undefined) {
-      if (performance.now() - since > ONE_SIGNAL_MS) process.exit(EXIT_FORCED);
+      if (performance.now() - since > ONE_SIGNAL_MS) endByForce();
       return;
     }
     since = performance.now();
     broker.logger.info("Draining", { signal, graceMs });
     setTimeout(() => {
       broker.logger.warn("The grace is over: exiting with work in flight");
-      process.exit(EXIT_FORCED);
+      endByForce();
     }, graceMs).unref();
     try {
       await drain(broker);
       process.exit(0);
     } catch (error) {
       broker.logger.error("Stopping failed", error);
-      process.exit(EXIT_FORCED);
+      endByForce();
     }
   };
   process.on("SIGTERM", stop);

@@ -37,17 +37,18 @@ const photo = (n: number) =>
 
 interface Answered {
   readonly results: Record<string, { readonly error?: { readonly code: string } }>;
+  readonly error: { readonly code: string };
 }
 
-/** The HTTP status, and the error codes among the models' answers. */
+/** The HTTP status, and of each model whether it answered or its error's code. */
 async function classify({ url }: TestServer, n: number): Promise<string> {
   const response = await fetch(`${url}/api/classify`, {
     method: "POST",
     headers: { "content-type": "image/png" },
     body: new Uint8Array(await photo(n)),
   });
-  const { results = {} } = (await response.json()) as Partial<Answered>;
-  const codes = Object.values(results).map(({ error }) => error?.code ?? "ok");
+  const { results, error } = (await response.json()) as Partial<Answered>;
+  const codes = Object.values(results ?? { none: { error } }).map((each) => each.error?.code ?? "ok");
   return [response.status, ...codes].join(" ");
 }
 
@@ -60,20 +61,32 @@ beforeAll(async () => {
 
 afterAll(() => server?.stop());
 
-/** Asks with eight clients until `harm` is done and for a second more; how often which outcome came. */
-async function under(harm: () => Promise<void>): Promise<Record<string, number>> {
+const CLIENTS = 8;
+
+/**
+ * Asks with eight clients before, during and after `harm`; how often which outcome came.
+ *
+ * @param harm is given what waits until all that was under way has been answered, and more
+ */
+async function under(harm: (calm: () => Promise<void>) => Promise<void>): Promise<Record<string, number>> {
   const outcomes: Record<string, number> = {};
+  let answered = 0;
   let over = false;
   const client = async () => {
     while (!over) {
       const outcome = await classify(server, sent++);
       outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
+      answered++;
     }
   };
-  const clients = Array.from({ length: 8 }, client);
-  await delay(300);
-  await harm();
-  await delay(1_000);
+  const clients = Array.from({ length: CLIENTS }, client);
+  const calm = async () => {
+    const enough = answered + 4 * CLIENTS;
+    await eventually(() => answered >= enough, 30_000);
+  };
+  await calm();
+  await harm(calm);
+  await calm();
   over = true;
   await Promise.all(clients);
   return outcomes;
@@ -87,10 +100,12 @@ describe("a server whose engines are harmed", () => {
   test.each(["SIGKILL", "SIGSEGV", "SIGABRT"] as const)(
     "answers every request while each engine in turn gets %s",
     async (signal) => {
-      const outcomes = await under(async () => {
+      const outcomes = await under(async (calm) => {
         for (const pid of enginesOf(server)) {
           process.kill(pid, signal);
           await eventually(() => enginesOf(server).length === 2 && !enginesOf(server).includes(pid));
+          // Whom two engines die under looks guilty.
+          await calm();
         }
       });
       expect(outcomes).toEqual({ "200 ok ok": expect.any(Number) });
@@ -149,4 +164,20 @@ describe("the engines of a server", () => {
       await eventually(() => expect(pids.filter(isAlive)).toEqual([]));
     }
   }, 90_000);
+
+  test("do not outlive its grace, even when one is stuck with a request", async () => {
+    const own = await startServer({ DRAIN_GRACE_MS: "500" });
+    const pids = enginesOf(own);
+    for (const pid of pids) process.kill(pid, "SIGSTOP");
+    const request = classify(own, 1).catch(() => "no answer");
+    await eventually(async () => {
+      const text = await (await fetch(`${own.url}/metrics`)).text();
+      expect(text).toMatch(/^inference_running\{.*\} [1-9]/m);
+    });
+    const exited = once(own.process, "exit");
+    own.process.kill("SIGTERM");
+    expect(await exited).toEqual([null, "SIGKILL"]);
+    expect(await request).toBe("no answer");
+    await eventually(() => expect(pids.filter(isAlive)).toEqual([]));
+  }, 60_000);
 });
