@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Loggers, ServiceBroker } from "moleculer";
 import type { Lease } from "../../lib/engines/leases.ts";
 import { leaseNetwork, type NetworkSettings } from "../../lib/engines/node.ts";
@@ -6,7 +9,7 @@ import type { Tensors } from "../../lib/engines/tensors.ts";
 import { healthOf, healthResponse } from "../../lib/telemetry/health.ts";
 import { metricsText } from "../../lib/telemetry/prometheus.ts";
 import { eventually } from "../../testkit/eventually.ts";
-import { SCRIPT } from "../fixtures/runtimes/scripted.ts";
+import { BROKEN, SCRIPT } from "../fixtures/runtimes/scripted.ts";
 
 registerRuntime("scripted", { module: new URL("../fixtures/runtimes/scripted.ts", import.meta.url).href });
 
@@ -128,4 +131,25 @@ describe("a network of a node", () => {
     expect(healthResponse(broker, "live").status).toBe(200);
     await eventually(() => expect(missing()).toEqual([]));
   });
+
+  test("ends the node's life when no engine can be started any more, and gives it back if one can", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "model-"));
+    try {
+      const { broker } = setUp();
+      healthOf(broker).ready();
+      const own = await lease(broker, { spec: { ...SETTINGS.spec, dir: folder } });
+      writeFileSync(join(folder, BROKEN), "");
+      await own.submit([item(SCRIPT.EXIT)]).catch(() => {});
+      const live = () => healthResponse(broker, "live");
+      // Ten deaths, with rests of eleven seconds in between.
+      await eventually(() => live().status === 503, 90_000);
+      expect(live().body.missing).toEqual(["engines of pets/2"]);
+      await expect(own.submit([item(1)])).rejects.toMatchObject({ type: "MODEL_UNAVAILABLE" });
+      rmSync(join(folder, BROKEN));
+      await eventually(() => live().status === 200, 30_000);
+      expect(await own.submit([item(1)])).toMatchObject([{ ok: true }]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  }, 150_000);
 });
