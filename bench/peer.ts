@@ -113,7 +113,7 @@ const target = (url: string, models: string) => `${url}/api/classify?models=${mo
 
 async function ours(): Promise<Contender> {
   // Without the cache: the same photos come again and again.
-  return { name: "ours", ...(await startServer({ CACHE_TTL_MS: "0", LOG_LEVEL: "warn" })) };
+  return { name: "ours", ...(await startServer({ CACHE_TTL_MS: "0" })) };
 }
 
 async function plain(): Promise<Contender> {
