@@ -153,11 +153,14 @@ export const VARIABLES = {
   }),
   MAX_IMAGE_BYTES: whole(1)({ default: 10_485_760, desc: "largest image, encoded" }),
   MAX_INPUT_BYTES: whole(1)({ default: 1_048_576, desc: "largest input of any other kind, as it is sent" }),
-  MAX_IMAGE_PIXELS: whole(1)({ default: 40_000_000, desc: "largest image, decoded" }),
+  MAX_IMAGE_PIXELS: whole(1)({
+    default: 40_000_000,
+    desc: "largest image, decoded; of AVIF, which takes more memory, 16 to 28 million",
+  }),
   MAX_IMAGES: whole(1, 1000)({ default: 16, desc: "images, or inputs of another kind, in one request" }),
   DECODE_CONCURRENCY: whole(0)({
     default: 0,
-    desc: "images decoded at once by a dispatcher; 0: the cores, at most 3",
+    desc: "images decoded at once by a dispatcher, each in a process of its own; 0: the cores, at most 3",
   }),
   ENGINE_THREADS: whole(0)({
     default: 0,

@@ -25,7 +25,7 @@ export function screenWebp(bytes: Buffer): Screened {
   if (size + 8 > bytes.length + (size & 1)) throw damaged(FORMAT);
   const cursor = new Cursor(bytes.subarray(0, size + 8), FORMAT, { at: 12, littleEndian: true });
   const kept = new Map<string, Buffer>();
-  let orientation: Orientation = 1;
+  let orientation: Orientation | undefined;
   let profile: Buffer | undefined;
   for (let count = 0; cursor.left >= 8 && count < BOUNDS.webpChunks; count += 1) {
     const [type, length] = [cursor.tag(), cursor.u32()];
@@ -33,7 +33,7 @@ export function screenWebp(bytes: Buffer): Screened {
     if (pictureSeen && length > cursor.left) break;
     const content = cursor.take(length);
     if (length & 1) cursor.skip(Math.min(1, cursor.left));
-    if (type === "EXIF") orientation = orientationOf(content);
+    if (type === "EXIF") orientation ??= orientationOf(content);
     else if (type === "ICCP") profile ??= harmlessProfile(content);
     else if (PICTURE.has(type) && !kept.has(type)) kept.set(type, content);
     // A simple file is its picture; a second one is not looked at.
@@ -48,12 +48,12 @@ export function screenWebp(bytes: Buffer): Screened {
   const pixels = Math.max(canvas.width * canvas.height, frame.width * frame.height);
   return {
     ...canvas,
-    orientation,
+    orientation: orientation ?? 1,
     pixels,
     pixelBytes: 4,
     memoryBytes: pixels * PIXEL_BYTES,
     expectedMs: pixels * PIXEL_MS,
-    parts: () => riff(kept, extended, animated, orientation, profile),
+    parts: () => riff(kept, extended, animated, orientation ?? 1, profile),
   };
 }
 

@@ -349,6 +349,16 @@ describe("bad input", () => {
     });
   });
 
+  test("what takes more memory to decode than there is for it is TOO_MANY_PIXELS", async () => {
+    const tight = new ImagePipeline({ maxDecodeBytes: 20 * 64 * 64 });
+    const deep = await plain(64, 64).avif({ bitdepth: 10, effort: 0 }).toBuffer();
+    const error = await refusal(deep, tight);
+    expect(error.type).toBe("TOO_MANY_PIXELS");
+    expect(error.message).toMatch(/^64×64 pixels take \d+ MiB to decode as this kind of AVIF/);
+    const plainest = await plain(64, 64).avif({ chromaSubsampling: "4:2:0", effort: 0 }).toBuffer();
+    await expect(tight.inspect(plainest)).resolves.toBeDefined();
+  });
+
   test("a PNG whose text inflates to 320 MiB costs no memory", async () => {
     const text = textChunk("text", 8 * 2 ** 20);
     const png = withChunks(await plain(16, 16).png().toBuffer(), Array(40).fill(text));
@@ -404,6 +414,26 @@ describe("waiting", () => {
     await expect(all[2]).rejects.toMatchObject({ type: "QUEUE_FULL", retryable: true });
     await expect(Promise.all(all.slice(0, 2))).resolves.toHaveLength(2);
     expect([narrow.active, narrow.waiting]).toEqual([0, 0]);
+  });
+
+  test("a small photo does not wait for large images that came before", async () => {
+    // 6324×6324 pixels of one colour, in 38 bytes.
+    const large = Buffer.from("UklGRh4AAABXRUJQVlA4TBEAAAAvs9gsBgdQmSKXov+BiOh/AAA=", "base64");
+    const small = await photo(60, 40).jpeg().toBuffer();
+    const two = new ImagePipeline({ concurrency: 2 });
+    await two.start();
+    const order: string[] = [];
+    const prepare = (name: string, bytes: Buffer) =>
+      two.prepare(bytes, frame(16)).then(() => order.push(name));
+    await Promise.all([
+      ...Array(4)
+        .fill(large)
+        .map((bytes) => prepare("large", bytes)),
+      prepare("small", small),
+    ]);
+    two.close();
+    // The first of the large may be done by then, no other.
+    expect(order.indexOf("small")).toBeLessThanOrEqual(1);
   });
 
   test("an image whose client hung up is not decoded", async () => {
