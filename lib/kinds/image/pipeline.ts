@@ -103,6 +103,8 @@ export class ImagePipeline {
   readonly #timeoutMs: number;
   readonly #decoders: Decoders;
   readonly #line: Semaphore;
+  /** What was found on the last look at an image: it is inspected, then prepared, once for each size of a model. */
+  readonly #admitted = new WeakMap<Uint8Array, Admitted>();
 
   /** @throws {TypeError} on an option out of its range */
   constructor(options: ImagePipelineOptions = {}) {
@@ -229,7 +231,9 @@ export class ImagePipeline {
     }
   }
 
-  #admit(bytes: Uint8Array): { format: ImageFormat; screened: Screened } {
+  #admit(bytes: Uint8Array): Admitted {
+    const known = this.#admitted.get(bytes);
+    if (known) return known;
     if (bytes.byteLength === 0) throw new ServingError("BAD_REQUEST", "The image is empty");
     if (bytes.byteLength > this.#maxBytes) {
       throw new ServingError(
@@ -253,7 +257,9 @@ export class ImagePipeline {
         `${width}×${height} pixels take ${mebibytes(screened.memoryBytes)} MiB to decode as this kind of ${format.toUpperCase()}; at most ${mebibytes(this.#maxDecodeBytes)} are allowed`,
       );
     }
-    return { format, screened };
+    const admitted = { format, screened };
+    this.#admitted.set(bytes, admitted);
+    return admitted;
   }
 
   async #decode(job: Job, allowance: Allowance): Promise<Uint8Array> {
@@ -276,6 +282,11 @@ export class ImagePipeline {
   #tooManyPixels(found: string): ServingError {
     return new ServingError("TOO_MANY_PIXELS", `${found}; at most ${this.#maxPixels} are allowed`);
   }
+}
+
+interface Admitted {
+  readonly format: ImageFormat;
+  readonly screened: Screened;
 }
 
 /** The size of the photo as it is looked at. */

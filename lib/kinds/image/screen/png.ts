@@ -23,7 +23,7 @@ const KEPT: ReadonlySet<string> = new Set(["IHDR", "PLTE", "tRNS"]);
 /** A PNG as its decoder may see it: see {@link KEPT}, and a colour profile and an orientation written anew. */
 export function screenPng(bytes: Buffer): Screened {
   const cursor = new Cursor(bytes, FORMAT, { at: SIGNATURE_BYTES });
-  const kept = [bytes.subarray(0, SIGNATURE_BYTES)];
+  const kept: (Buffer | { readonly profile: Buffer })[] = [bytes.subarray(0, SIGNATURE_BYTES)];
   const seen = new Set<string>();
   let header: Buffer | undefined;
   let orientation: Orientation = 1;
@@ -41,8 +41,7 @@ export function screenPng(bytes: Buffer): Screened {
     if (type === "IDAT" || type === "IEND" || (KEPT.has(type) && !seen.has(type))) {
       kept.push(bytes.subarray(at, cursor.at));
     } else if (type === "iCCP" && beforePixels) {
-      const profile = inflateProfile(content);
-      if (profile) kept.push(profile);
+      kept.push({ profile: content });
     } else if (type === "eXIf" && beforePixels) {
       orientation = orientationOf(content);
       if (orientation !== 1) kept.push(chunk("eXIf", exifOf(orientation)));
@@ -64,7 +63,8 @@ export function screenPng(bytes: Buffer): Screened {
     // The rows of an interlaced one are complete only at its end.
     memoryBytes: interlaced ? width * height * pixelBytes : 0,
     expectedMs: width * height * (PIXEL_MS + pixelBytes * BYTE_MS),
-    parts: () => kept,
+    // Only now, as it may be a thousand times its size: many images wait, few are decoded.
+    parts: () => kept.flatMap((part) => ("profile" in part ? (inflateProfile(part.profile) ?? []) : [part])),
   };
 }
 
