@@ -124,9 +124,8 @@ export class EngineProcess implements Engine {
     const unwatch = this.#watch(child.pid ?? 0, this.#runLimitMs(count, deadline - performance.now()));
     try {
       const reply = await this.#reply();
-      if (reply.type !== "done" && reply.type !== "failed")
-        throw this.#crashed(`it said "${reply.type}" in a run`);
       if (reply.type === "failed") throw new PredictionFailedError(this.#name, withoutPaths(reply.reason));
+      if (reply.type !== "done") throw this.#crashed(`it said "${reply.type}" in a run`);
       this.#timings.observe(count, reply.computeMs);
       return reply.outputs;
     } finally {
@@ -157,7 +156,7 @@ export class EngineProcess implements Engine {
     this.#child = child;
     this.#awaited = Promise.withResolvers();
     child.on("message", (message: FromChild) => this.#heard(message));
-    child.on("error", (error) => this.#kill(error.message));
+    child.on("error", (error) => this.#kill(error.message, { killed: true }));
     child.on("exit", (code, signal) =>
       this.#die(signal ? `ended by ${signal}` : `exited with code ${code}`, { killed: signal === "SIGKILL" }),
     );
@@ -173,14 +172,17 @@ export class EngineProcess implements Engine {
   #heard(message: FromChild): void {
     if (this.#state.is("closing", "dead")) return;
     const next = AFTER[message.type];
-    if (next) this.#state.move(next);
+    // It runs foreign code, so it may say anything at any time.
+    if (next && !this.#state.canMove(next)) this.#kill(`it said "${message.type}" out of turn`);
+    else if (next) this.#state.move(next);
     this.#awaited?.resolve(message);
   }
 
   #send(child: ChildProcess, message: ToChild): void {
     this.#awaited = Promise.withResolvers();
     child.send(message, (error) => {
-      if (error) this.#kill(`it cannot be spoken to: ${error.message}`);
+      // It has died before it heard of this: whatever for.
+      if (error) this.#kill(`it cannot be spoken to: ${error.message}`, { killed: true });
     });
   }
 
@@ -219,9 +221,9 @@ export class EngineProcess implements Engine {
     };
   }
 
-  #kill(reason: string): void {
+  #kill(reason: string, { killed = false } = {}): void {
     this.#child?.kill("SIGKILL");
-    this.#die(reason);
+    this.#die(reason, { killed });
   }
 
   /** @param killed by someone else, see {@link EngineCrashedError.killed} */

@@ -130,6 +130,9 @@ describe("a network that does not fit its manifest is refused", () => {
   });
 });
 
+/** For tests that compute, where others compute, too: milliseconds. */
+const LONG = 120_000;
+
 describe("a network", () => {
   test("computes batches in the order of their items", async () => {
     const { network: made } = network({ spec: unruly() });
@@ -156,64 +159,81 @@ describe("a network", () => {
       expect(short(await answers)).toEqual(items.map((_, i) => 2 * i));
       expect(engines.length).toBe(4);
     },
+    LONG,
   );
 
-  test("an engine that hangs holds up only its own batch, and that is computed again", async () => {
-    const { network: made, engines } = network({ spec: unruly() });
-    await made.load();
-    const [whole] = engines;
-    process.kill(whole?.pid ?? 0, "SIGSTOP");
-    const stuck = made.submit([unrulyItem(1)], {});
-    for (let i = 0; i < 20; i++) expect(short(await made.submit([unrulyItem(i)], {}))).toEqual([2 * i]);
-    expect(whole?.state).toBe("running");
-    expect(short(await stuck)).toEqual([2]);
-    expect(whole?.state).toBe("dead");
-  });
+  test(
+    "an engine that hangs holds up only its own batch, and that is computed again",
+    async () => {
+      const { network: made, engines } = network({ spec: unruly() });
+      await made.load();
+      const [whole] = engines;
+      process.kill(whole?.pid ?? 0, "SIGSTOP");
+      const stuck = made.submit([unrulyItem(1)], {});
+      for (let i = 0; i < 20; i++) expect(short(await made.submit([unrulyItem(i)], {}))).toEqual([2 * i]);
+      expect(whole?.state).toBe("running");
+      expect(short(await stuck)).toEqual([2]);
+      expect(whole?.state).toBe("dead");
+    },
+    LONG,
+  );
 
-  test("an item that kills engines is found out, alone or in company, and costs the others nothing", async () => {
-    const { network: made, deaths } = network({ spec: scriptedSpec(50) });
-    await made.load();
-    const first = made.submit(scripted(9, 9, 9, 9), {});
-    const mixed = made.submit(scripted(1, SCRIPT.ABORT, 3), {});
-    expect(short(await mixed)).toEqual([1, "POISON_REQUEST", 3]);
-    expect(short(await first)).toEqual([9, 9, 9, 9]);
-    expect(short(await made.submit(scripted(SCRIPT.EXIT), {}))).toEqual(["POISON_REQUEST"]);
-    expect(deaths).toHaveLength(5);
-    expect(short(await made.submit(scripted(5), {}))).toEqual([5]);
-  });
+  test(
+    "an item that kills engines is found out, alone or in company, and costs the others nothing",
+    async () => {
+      const { network: made, deaths } = network({ spec: scriptedSpec(50) });
+      await made.load();
+      const first = made.submit(scripted(9, 9, 9, 9), {});
+      const mixed = made.submit(scripted(1, SCRIPT.ABORT, 3), {});
+      expect(short(await mixed)).toEqual([1, "POISON_REQUEST", 3]);
+      expect(short(await first)).toEqual([9, 9, 9, 9]);
+      expect(short(await made.submit(scripted(SCRIPT.EXIT), {}))).toEqual(["POISON_REQUEST"]);
+      expect(deaths).toHaveLength(5);
+      expect(short(await made.submit(scripted(5), {}))).toEqual([5]);
+    },
+    LONG,
+  );
 
-  test("refuses work at once while its engines die as they load, and takes it again", async () => {
-    const { network: made, engines } = network({ spec: unruly(), instances: 1 });
-    await made.load();
-    const kill = () => process.kill(engines.at(-1)?.pid ?? 0, "SIGKILL");
-    let killing = true;
-    const killer = (async () => {
-      while (killing) {
-        const count = engines.length;
-        kill();
-        await eventually(() => !killing || engines.length > count, 20_000);
-      }
-    })();
-    const waiting = made.submit([unrulyItem(1)], {});
-    expect(short(await waiting)).toEqual(["MODEL_UNAVAILABLE"]);
-    await expect(made.submit([unrulyItem(1)], {})).rejects.toMatchObject({ type: "MODEL_UNAVAILABLE" });
-    killing = false;
-    await killer;
-    await eventually(() => expect(made.state).toBe("up"));
-    expect(short(await made.submit([unrulyItem(2)], {}))).toEqual([4]);
-  });
+  test(
+    "refuses work at once while its engines die as they load, and takes it again",
+    async () => {
+      const { network: made, engines } = network({ spec: unruly(), instances: 1 });
+      await made.load();
+      const kill = () => process.kill(engines.at(-1)?.pid ?? 0, "SIGKILL");
+      let killing = true;
+      const killer = (async () => {
+        while (killing) {
+          const count = engines.length;
+          kill();
+          await eventually(() => !killing || engines.length > count, 20_000);
+        }
+      })();
+      const waiting = made.submit([unrulyItem(1)], {});
+      expect(short(await waiting)).toEqual(["MODEL_UNAVAILABLE"]);
+      await expect(made.submit([unrulyItem(1)], {})).rejects.toMatchObject({ type: "MODEL_UNAVAILABLE" });
+      killing = false;
+      await killer;
+      await eventually(() => expect(made.state).toBe("up"));
+      expect(short(await made.submit([unrulyItem(2)], {}))).toEqual([4]);
+    },
+    LONG,
+  );
 
-  test("closing answers what it has, and only then lets go of its engines", async () => {
-    const { network: made, engines } = network({ spec: unruly(), instances: 1 });
-    await made.load();
-    const answers = made.submit(
-      [1, 2, 3, 4, 5].map((value) => unrulyItem(value, { loops: 1e5 })),
-      {},
-    );
-    const closed = made.close();
-    await expect(made.submit([unrulyItem(1)], {})).rejects.toMatchObject({ type: "DRAINING" });
-    expect(short(await answers)).toEqual([2, 4, 6, 8, 10]);
-    await closed;
-    expect(engines.map(({ state }) => state)).toEqual(["dead"]);
-  });
+  test(
+    "closing answers what it has, and only then lets go of its engines",
+    async () => {
+      const { network: made, engines } = network({ spec: unruly(), instances: 1 });
+      await made.load();
+      const answers = made.submit(
+        [1, 2, 3, 4, 5].map((value) => unrulyItem(value, { loops: 1e5 })),
+        {},
+      );
+      const closed = made.close();
+      await expect(made.submit([unrulyItem(1)], {})).rejects.toMatchObject({ type: "DRAINING" });
+      expect(short(await answers)).toEqual([2, 4, 6, 8, 10]);
+      await closed;
+      expect(engines.map(({ state }) => state)).toEqual(["dead"]);
+    },
+    LONG,
+  );
 });

@@ -11,6 +11,8 @@ import { unrulyModel } from "../../../../testkit/onnx.ts";
 const ONNX = new URL("../../../../lib/engines/onnx.ts", import.meta.url).href;
 const NEVER = { deadline: Number.POSITIVE_INFINITY };
 const LOAD = () => AbortSignal.timeout(30_000);
+/** For tests that compute, where others compute, too: milliseconds. */
+const LONG = 120_000;
 
 const engines: EngineProcess[] = [];
 const specs: ReturnType<typeof unrulySpec>[] = [];
@@ -87,43 +89,57 @@ describe("an engine with the real runtime", () => {
     },
   );
 
-  test("one that is stopped in a run is killed after what its runs were measured to take", async () => {
-    const made = await loaded();
-    const pid = made.pid ?? 0;
-    process.kill(pid, "SIGSTOP");
-    await expect(made.run(unrulyItem(1), 1, NEVER)).rejects.toMatchObject({
-      type: "ENGINE_CRASHED",
-      killed: false,
-      message: expect.stringContaining("took far longer"),
-    });
-    await eventually(() => expect(isAlive(pid)).toBe(false));
-  });
-
-  test("one that computes for ever is killed, too", async () => {
-    const made = await loaded();
-    const { run } = await endless(made);
-    await expect(run).rejects.toMatchObject({ type: "ENGINE_CRASHED" });
-  });
-
-  test("one that only gets too little of a core is not killed", async () => {
-    const made = await loaded();
-    const pid = made.pid ?? 0;
-    execFileSync("taskset", ["-a", "-p", "-c", "0", String(pid)], { stdio: "ignore" });
-    const hogs = Array.from({ length: 4 }, () =>
-      spawn("taskset", ["-c", "0", process.execPath, "-e", "for (;;);"], { stdio: "ignore" }),
-    );
-    try {
-      await eventually(() => {
-        for (const { pid } of hogs) expect(cpuTicks(pid ?? 0)).toBeGreaterThan(5);
+  test(
+    "one that is stopped in a run is killed after what its runs were measured to take",
+    async () => {
+      const made = await loaded();
+      const pid = made.pid ?? 0;
+      process.kill(pid, "SIGSTOP");
+      await expect(made.run(unrulyItem(1), 1, NEVER)).rejects.toMatchObject({
+        type: "ENGINE_CRASHED",
+        killed: false,
+        message: expect.stringContaining("took far longer"),
       });
-      // A second or more of compute, which now takes five: its limit is two.
-      const began = performance.now();
-      expect(await made.run(unrulyItem(1, { loops: 1.2e6 }), 1, NEVER)).toHaveProperty("y");
-      expect(performance.now() - began).toBeGreaterThan(3_000);
-    } finally {
-      for (const hog of hogs) hog.kill("SIGKILL");
-    }
-  });
+      await eventually(() => expect(isAlive(pid)).toBe(false));
+    },
+    LONG,
+  );
+
+  test(
+    "one that computes for ever is killed, too",
+    async () => {
+      const made = await loaded();
+      const { run } = await endless(made);
+      await expect(run).rejects.toMatchObject({ type: "ENGINE_CRASHED" });
+    },
+    LONG,
+  );
+
+  test(
+    "one that only gets too little of a core is not killed",
+    async () => {
+      const made = await loaded();
+      const pid = made.pid ?? 0;
+      const [, core = ""] =
+        /^Cpus_allowed_list:\s*(\d+)/m.exec(readFileSync("/proc/self/status", "utf8")) ?? [];
+      execFileSync("taskset", ["-a", "-p", "-c", core, String(pid)], { stdio: "ignore" });
+      const hogs = Array.from({ length: 4 }, () =>
+        spawn("taskset", ["-c", core, process.execPath, "-e", "for (;;);"], { stdio: "ignore" }),
+      );
+      try {
+        await eventually(() => {
+          for (const { pid } of hogs) expect(cpuTicks(pid ?? 0)).toBeGreaterThan(5);
+        });
+        // A second or more of compute, which now takes five: its limit is two.
+        const began = performance.now();
+        expect(await made.run(unrulyItem(1, { loops: 1.2e6 }), 1, NEVER)).toHaveProperty("y");
+        expect(performance.now() - began).toBeGreaterThan(3_000);
+      } finally {
+        for (const hog of hogs) hog.kill("SIGKILL");
+      }
+    },
+    LONG,
+  );
 
   test("one that takes more memory than it may is killed", async () => {
     const limit = 250 * 2 ** 20;
@@ -142,16 +158,34 @@ describe("an engine with the real runtime", () => {
     expect(await made.run(unrulyItem(1), 1, NEVER)).toMatchObject({ y: { data: Float32Array.of(2, 2) } });
   });
 
-  test("a file cut short is refused, without its path to clients and with it in the cause", async () => {
-    for (const part of [0, 0.1, 0.5, 0.9, 0.99]) {
-      const whole = unrulyModel();
-      const made = engine({ file: whole.subarray(0, Math.floor(whole.length * part)) });
-      const error = (await made.load(LOAD()).catch((thrown: unknown) => thrown)) as EngineCrashedError;
-      expect(error).toMatchObject({ type: "ENGINE_CRASHED", message: expect.not.stringContaining("/") });
-      expect((error.cause as Error).message).toContain(specs.at(-1)?.dir);
+  test(
+    "a file cut short is refused, without its path to clients and with it in the cause",
+    async () => {
+      for (const part of [0, 0.1, 0.5, 0.9, 0.99]) {
+        const whole = unrulyModel();
+        const made = engine({ file: whole.subarray(0, Math.floor(whole.length * part)) });
+        const error = (await made.load(LOAD()).catch((thrown: unknown) => thrown)) as EngineCrashedError;
+        expect(error).toMatchObject({ type: "ENGINE_CRASHED", message: expect.not.stringContaining("/") });
+        expect((error.cause as Error).message).toContain(specs.at(-1)?.dir);
+        await eventually(() => expect(isAlive(made.pid ?? 0)).toBe(false));
+      }
+    },
+    LONG,
+  );
+
+  test.each(["done", "started", "nonsense"])(
+    "one that says %j unasked is killed, and this process lives on",
+    async (type) => {
+      const rogue = `data:text/javascript,process.send({ type: "${type}" }); process.send({ type: "${type}" });
+        export default async () => new Promise(() => {});`;
+      const spec = unrulySpec();
+      specs.push(spec);
+      const made = new EngineProcess(rogue, spec, { name: "rogue" });
+      engines.push(made);
+      await expect(made.load(AbortSignal.timeout(5_000))).rejects.toMatchObject({ type: "ENGINE_CRASHED" });
       await eventually(() => expect(isAlive(made.pid ?? 0)).toBe(false));
-    }
-  });
+    },
+  );
 
   test("a load that is given up leaves no process", async () => {
     const made = engine();

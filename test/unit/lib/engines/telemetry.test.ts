@@ -2,10 +2,17 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { installed } from "../../../../testkit/debian.ts";
 
 const ROOT = resolve(import.meta.dirname, "../../../..");
 
+let strace: string;
 let home: string;
+beforeAll(async () => {
+  const path = await installed(["/usr/bin/strace", "/usr/local/bin/strace"], "strace");
+  if (!path) throw new Error("strace is missing: install it with your package manager");
+  strace = path;
+}, 120_000);
 beforeEach(() => {
   home = mkdtempSync(join(tmpdir(), "home-"));
 });
@@ -15,7 +22,7 @@ afterEach(() => rmSync(home, { recursive: true, force: true }));
 function trace(program: string): string {
   const log = join(home, "trace");
   execFileSync(
-    "strace",
+    strace,
     [
       "-f",
       "-qq",
