@@ -108,10 +108,16 @@ async function startPod({ name, pod }: (typeof services)[number], port: number):
 }
 
 test(
-  "with the environment of their pods all are ready, answer together, and end in order",
+  "with the environment of their pods all wait for RabbitMQ, are ready, answer together, and end in order",
   async () => {
     const port = await freePort();
+    await rabbit.stop();
     const pods = await Promise.all(services.map((service) => startPod(service, port)));
+    for (const pod of pods) {
+      await eventually(async () => (await pod.ask("livenessProbe")) === 200, START_TIMEOUT_MS);
+      expect(await pod.ask("readinessProbe")).toBe(503);
+    }
+    await rabbit.start();
     for (const pod of pods) {
       await eventually(async () => (await pod.ask("readinessProbe")) === 200, START_TIMEOUT_MS);
       expect(await pod.ask("livenessProbe")).toBe(200);

@@ -1,5 +1,6 @@
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { ServiceBroker, type ServiceSchema } from "moleculer";
 import { readServices } from "../../../k8s/generate/declared.ts";
 
 const ROOT = resolve(import.meta.dirname, "../../..");
@@ -43,6 +44,20 @@ test("a mixin's values are the defaults of what mixes it in, field by field", as
   });
   expect(owl).toMatchObject({ name: "owl", deploy: {} });
   expect(owl).not.toHaveProperty("threads");
+});
+
+test("what a service needs is not told to other nodes", async () => {
+  const broker = new ServiceBroker({ logger: false });
+  broker.createService({
+    name: "fox",
+    deploy: { memoryMiB: 4096 },
+    settings: { told: true },
+  } as ServiceSchema);
+  await broker.start();
+  const told = JSON.stringify(broker.getLocalNodeInfo());
+  expect(told).toContain("told");
+  expect(told).not.toContain("memoryMiB");
+  await broker.stop();
 });
 
 test("the services of the project declare their roles and fix no threads", async () => {
