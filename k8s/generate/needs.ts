@@ -32,6 +32,7 @@ const POLICIES: readonly ScalingPolicy[] = ["cpu", "rule", "queue"];
 
 /** Below that Node itself does not start in peace. */
 const LEAST_MEMORY_MIB = 128;
+const LEAST_CORES = 0.1;
 
 /** Names in the namespace that are not ours to give away. */
 const TAKEN = ["rabbitmq", "redis"];
@@ -84,64 +85,94 @@ function complete({ file, name, deploy }: Declared): Needs {
 }
 
 function mistakesOf(declared: Declared): string[] {
-  const { file, base, name, deploy, threads } = declared;
-  const { role, cpu, memoryMiB, replicas, scaling, env = {} } = deploy;
+  const malformed = [
+    ...nameMistakes(declared),
+    ...unknownFields(declared),
+    ...valueMistakes(declared),
+    ...environmentMistakes(declared),
+  ];
+  // Only what is well-formed can be compared.
+  return malformed.length > 0 ? malformed : contradictions(declared);
+}
+
+/** Collects what is not as expected of a file's fields. */
+function expectations({ file }: Declared) {
   const mistakes: string[] = [];
   const expect = (right: boolean, field: string, expected: string, received: unknown) => {
     if (!right) mistakes.push(`${file}: ${field}: expected ${expected} but received ${show(received)}`);
   };
+  return { mistakes, expect };
+}
 
+function nameMistakes(declared: Declared): string[] {
+  const { base, name } = declared;
+  const { mistakes, expect } = expectations(declared);
   const isLabel = typeof name === "string" && DNS_LABEL.test(name);
   expect(isLabel, "name", "a DNS label (a-z, 0-9 and -, at most 63)", name);
   expect(!TAKEN.includes(String(name)), "name", `none of ${TAKEN.join(", ")}`, name);
   // SERVICES selects by the file's name: with another inside, the pod would serve what its Deployment is not called.
   expect(!isLabel || name === base, "name", `that of the file, "${base}",`, name);
-  const known = (deploy: object, fields: readonly string[], prefix: string) => {
-    for (const field of Object.keys(deploy)) {
+  return mistakes;
+}
+
+function unknownFields(declared: Declared): string[] {
+  const { mistakes, expect } = expectations(declared);
+  const known = (object: object, fields: readonly string[], prefix: string) => {
+    for (const field of Object.keys(object)) {
       expect(fields.includes(field), `${prefix}.${field}`, `a field among ${fields.join(", ")}`, field);
     }
   };
-  known(deploy, ["role", "cpu", "memoryMiB", "replicas", "scaling", "env"], "deploy");
-  known(replicas ?? {}, ["min", "max"], "deploy.replicas");
-  expect(role === undefined || role in DEFAULTS, "deploy.role", Object.keys(DEFAULTS).join(", "), role);
-  expect(scaling === undefined || POLICIES.includes(scaling), "deploy.scaling", POLICIES.join(", "), scaling);
-  expect(cpu === undefined || (Number.isFinite(cpu) && cpu >= 0.1), "deploy.cpu", "0.1 cores or more", cpu);
+  known(declared.deploy, ["role", "cpu", "memoryMiB", "replicas", "scaling", "env"], "deploy");
+  known(declared.deploy.replicas ?? {}, ["min", "max"], "deploy.replicas");
+  return mistakes;
+}
+
+function valueMistakes(declared: Declared): string[] {
+  const { mistakes, expect } = expectations(declared);
+  const {
+    role = "service",
+    cpu = 1,
+    memoryMiB = LEAST_MEMORY_MIB,
+    replicas,
+    scaling = "cpu",
+  } = declared.deploy;
+  expect(role in DEFAULTS, "deploy.role", Object.keys(DEFAULTS).join(", "), role);
+  expect(POLICIES.includes(scaling), "deploy.scaling", POLICIES.join(", "), scaling);
+  expect(Number.isFinite(cpu) && cpu >= LEAST_CORES, "deploy.cpu", `${LEAST_CORES} cores or more`, cpu);
   expect(
-    memoryMiB === undefined || (Number.isInteger(memoryMiB) && memoryMiB >= LEAST_MEMORY_MIB),
+    Number.isInteger(memoryMiB) && memoryMiB >= LEAST_MEMORY_MIB,
     "deploy.memoryMiB",
     `${LEAST_MEMORY_MIB} MiB or more`,
     memoryMiB,
   );
   for (const bound of ["min", "max"] as const) {
-    const count = replicas?.[bound];
-    expect(isPositive(count ?? 1), `deploy.replicas.${bound}`, "a whole number from 1", count);
-  }
-  mistakes.push(...environmentMistakes(file, env));
-  // What follows compares what has to be well-formed first.
-  if (mistakes.length > 0) return mistakes;
-
-  const needs = complete(declared);
-  expect(needs.min <= needs.max, "deploy.replicas", `min ≤ max (${needs.max})`, needs.min);
-  const policies = needs.role === "model" ? POLICIES : POLICIES.filter((policy) => policy !== "queue");
-  expect(
-    policies.includes(needs.scaling),
-    "deploy.scaling",
-    `${policies.join(", ")}, as only models have queues,`,
-    scaling,
-  );
-  if (needs.role === "model") {
-    expect(Number.isInteger(needs.cpu), "deploy.cpu", "whole cores, as a model's engines have threads", cpu);
-    for (const [field, count] of [
-      ["settings.threads", threads],
-      ["deploy.env.ENGINE_THREADS", env.ENGINE_THREADS],
-    ] as const) {
-      expect(Number(count ?? 0) <= needs.cpu, field, `at most the CPU limit, ${needs.cpu},`, count);
-    }
+    const count = replicas?.[bound] ?? 1;
+    expect(Number.isInteger(count) && count >= 1, `deploy.replicas.${bound}`, "a whole number from 1", count);
   }
   return mistakes;
 }
 
-function environmentMistakes(file: string, env: Declared["deploy"]["env"] = {}): string[] {
+/** Values that are right by themselves and impossible together. */
+function contradictions(declared: Declared): string[] {
+  const { mistakes, expect } = expectations(declared);
+  const { min, max, role, cpu, scaling } = complete(declared);
+  expect(min <= max, "deploy.replicas", `min ≤ max (${max})`, min);
+  if (role !== "model") {
+    const policies = POLICIES.filter((policy) => policy !== "queue").join(", ");
+    expect(scaling !== "queue", "deploy.scaling", `${policies}, as only models have queues,`, scaling);
+    return mistakes;
+  }
+  expect(Number.isInteger(cpu), "deploy.cpu", "whole cores, as a model's engines have threads", cpu);
+  for (const [field, threads] of [
+    ["settings.threads", declared.threads],
+    ["deploy.env.ENGINE_THREADS", declared.deploy.env?.ENGINE_THREADS],
+  ] as const) {
+    expect(Number(threads ?? 0) <= cpu, field, `at most the CPU limit, ${cpu},`, threads);
+  }
+  return mistakes;
+}
+
+function environmentMistakes({ file, deploy: { env = {} } }: Declared): string[] {
   const fixed = Object.keys(env).filter((name) => FIXED.includes(name));
   const mistakes = fixed.map((name) => `${file}: deploy.env.${name}: the manifest sets it itself`);
   const known = new Set(Object.keys(loadEnv({})));
@@ -171,10 +202,6 @@ function textsOf(env: Readonly<Record<string, string | number | undefined>>): Re
       .filter(([, value]) => value !== undefined)
       .map(([name, value]) => [name, String(value)]),
   );
-}
-
-function isPositive(value: unknown): boolean {
-  return Number.isInteger(value) && Number(value) >= 1;
 }
 
 function show(value: unknown): string {
