@@ -28,7 +28,13 @@ import {
 } from "./hostile-images.ts";
 
 /** What an image that nobody vouches for may be answered with, if not with pixels. */
-const REFUSALS = new Set(["UNSUPPORTED_MEDIA_TYPE", "INVALID_IMAGE", "TOO_MANY_PIXELS", "BAD_REQUEST"]);
+const REFUSALS = new Set([
+  "BAD_REQUEST",
+  "PAYLOAD_TOO_LARGE",
+  "UNSUPPORTED_MEDIA_TYPE",
+  "INVALID_IMAGE",
+  "TOO_MANY_PIXELS",
+]);
 
 const FRAME: ImageInput = { type: "image", width: 24, height: 16, shortSide: 20 };
 

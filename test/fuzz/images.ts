@@ -54,7 +54,9 @@ const property = fc.asyncProperty(
   async (bytes) => one(await bytes),
 );
 const began = performance.now();
-await Promise.all(
+/** Of a report, which holds the image byte by byte. */
+const REPORT_CHARACTERS = 2_000;
+const lanes = Promise.all(
   Array.from({ length: LANES }, (_, lane) =>
     fc.assert(property, {
       numRuns: Math.ceil(runs / LANES),
@@ -63,6 +65,10 @@ await Promise.all(
     }),
   ),
 );
+await lanes.catch((error: Error) => {
+  console.error(error.message.slice(0, REPORT_CHARACTERS), error.cause);
+  process.exit(1);
+});
 clearInterval(watch);
 pipeline.close();
 const list = (tally: ReadonlyMap<string, number>) =>
