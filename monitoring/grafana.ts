@@ -1,3 +1,5 @@
+import type { Dashboard, DashboardLink, Panel as GraphPanel, RowPanel, VariableModel } from "@grafana/schema";
+
 /** What of Grafana's dashboard format is used here (schema 39, Grafana 10 and later). */
 const SCHEMA = 39;
 const COLUMNS = 24;
@@ -5,6 +7,18 @@ const PANELS_A_ROW = 3;
 const WIDTH = COLUMNS / PANELS_A_ROW;
 const HEIGHT = 8;
 const TEXT_HEIGHT = 2;
+/** From each board to the others. */
+const LINK: DashboardLink = {
+  type: "dashboards",
+  title: "DL-Lambda",
+  tags: ["dl-lambda"],
+  icon: "external link",
+  tooltip: "",
+  asDropdown: true,
+  includeVars: false,
+  keepTime: true,
+  targetBlank: false,
+};
 const DATASOURCE = { type: "prometheus", uid: "$datasource" };
 
 export interface Query {
@@ -13,23 +27,16 @@ export interface Query {
   readonly legend: string;
 }
 
-export interface Panel {
-  readonly type: "row" | "text" | "timeseries";
-  readonly title: string;
-  readonly [field: string]: unknown;
-}
+export type Panel = Placeable<GraphPanel> | Placeable<RowPanel>;
+/** Before it has its place. */
+type Placeable<P> = Omit<P, "id" | "gridPos">;
 
 interface Variable {
   readonly name: string;
   readonly query: string;
 }
 
-export interface Board {
-  readonly uid: string;
-  readonly title: string;
-  readonly panels: readonly Panel[];
-  readonly [field: string]: unknown;
-}
+export type Board = Dashboard & { readonly uid: string; readonly panels: readonly Panel[] };
 
 export function row(title: string): Panel {
   return { type: "row", title, collapsed: false, panels: [] };
@@ -79,24 +86,24 @@ export function board(
     refresh: "10s",
     time: { from: "now-1h", to: "now" },
     timezone: "",
-    links: [
-      { type: "dashboards", title: "DL-Lambda", tags: ["dl-lambda"], asDropdown: true, keepTime: true },
-    ],
+    links: [LINK],
     templating: {
       list: [
-        { name: "datasource", type: "datasource", query: "prometheus", current: {}, hide: 0 },
-        ...variables.map(({ name, query }) => ({
-          name,
-          type: "query",
-          datasource: DATASOURCE,
-          query: { query, refId: name },
-          refresh: 2,
-          sort: 1,
-          multi: true,
-          includeAll: true,
-          allValue: ".*",
-          current: { text: "All", value: "$__all" },
-        })),
+        { name: "datasource", type: "datasource", query: "prometheus", hide: 0 },
+        ...variables.map(
+          ({ name, query }): VariableModel => ({
+            name,
+            type: "query",
+            datasource: DATASOURCE,
+            query: { query, refId: name },
+            refresh: 2,
+            sort: 1,
+            multi: true,
+            includeAll: true,
+            allValue: ".*",
+            current: { text: "All", value: "$__all" },
+          }),
+        ),
       ],
     },
     panels: laidOut(panels),

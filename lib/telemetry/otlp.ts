@@ -35,6 +35,11 @@ interface OtlpSpan {
   readonly status: { readonly code: number; readonly message?: string };
 }
 
+interface Waiting {
+  readonly service: string;
+  readonly span: OtlpSpan;
+}
+
 interface Attribute {
   readonly key: string;
   readonly value: Readonly<Record<string, unknown>>;
@@ -49,7 +54,7 @@ interface Attribute {
 export class OtlpExporter extends TracerExporters.Base {
   readonly #url: string;
   readonly #flushMs: number;
-  readonly #waiting: { readonly service: string; readonly span: OtlpSpan }[] = [];
+  readonly #waiting: Waiting[] = [];
   #timer: NodeJS.Timeout | undefined;
   #sending: Promise<void> | undefined;
   #dropped = 0;
@@ -74,17 +79,18 @@ export class OtlpExporter extends TracerExporters.Base {
       return;
     }
     this.#waiting.push({ service: span.service?.name ?? "", span: toOtlp(span) });
-    if (this.#waiting.length >= MAX_BATCH) this.#flush(TIMEOUT_MS);
+    // One that does not answer is asked again by the clock.
+    if (this.#waiting.length >= MAX_BATCH && !this.#down) this.#flush(TIMEOUT_MS);
   }
 
-  /** Sends what is left, once. */
+  /** Sends what is left; what is not taken now is lost. */
   override async stop(): Promise<void> {
     clearInterval(this.#timer);
     await this.#sending;
     await this.#flush(LAST_TIMEOUT_MS);
   }
 
-  /** One message at a time. */
+  /** One at a time. */
   #flush(timeoutMs: number): Promise<void> {
     if (this.#waiting.length > 0 && !this.#sending) {
       this.#sending = this.#send(timeoutMs).finally(() => {
@@ -94,35 +100,44 @@ export class OtlpExporter extends TracerExporters.Base {
     return this.#sending ?? Promise.resolve();
   }
 
+  /** All that waits, a message after the other; what could not be sent waits on, within the bound. */
   async #send(timeoutMs: number): Promise<void> {
-    const batch = this.#waiting.splice(0, MAX_BATCH);
-    try {
-      const response = await fetch(this.#url, {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify(this.#message(batch)),
-        signal: AbortSignal.timeout(timeoutMs),
-      });
-      await response.body?.cancel();
-      // What it refuses once it refuses again; only overload passes.
-      if (response.status === 429 || response.status >= 500) throw new Error(`status ${response.status}`);
-      if (!response.ok) {
-        this.logger.warn("The collector refuses traces", { url: this.#url, status: response.status });
+    while (this.#waiting.length > 0) {
+      const batch = this.#waiting.splice(0, MAX_BATCH);
+      try {
+        await this.#post(batch, timeoutMs);
+      } catch (error) {
+        this.#waiting.unshift(...batch);
+        this.#dropped += this.#waiting.splice(MAX_KEPT).length;
+        if (!this.#down) {
+          this.logger.warn("Traces cannot be sent", { url: this.#url, reason: reasonOf(error) });
+        }
+        this.#down = true;
+        return;
       }
-      if (this.#down) this.logger.info("Traces are sent again", { dropped: this.#dropped });
-      this.#down = false;
-      this.#dropped = 0;
-    } catch (error) {
-      this.#waiting.unshift(...batch);
-      this.#dropped += this.#waiting.splice(MAX_KEPT).length;
-      if (!this.#down) {
-        this.logger.warn("Traces cannot be sent", { url: this.#url, reason: reasonOf(error) });
-      }
-      this.#down = true;
     }
   }
 
-  #message(batch: readonly { readonly service: string; readonly span: OtlpSpan }[]) {
+  /** @throws what may pass: no connection, no answer in time, overload */
+  async #post(batch: readonly Waiting[], timeoutMs: number): Promise<void> {
+    const response = await fetch(this.#url, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(this.#message(batch)),
+      signal: AbortSignal.timeout(timeoutMs),
+    });
+    await response.body?.cancel();
+    if (response.status === 429 || response.status >= 500) throw new Error(`status ${response.status}`);
+    // What it refuses once it refuses again: dropped.
+    if (!response.ok) {
+      this.logger.warn("The collector refuses traces", { url: this.#url, status: response.status });
+    }
+    if (this.#down) this.logger.info("Traces are sent again", { dropped: this.#dropped });
+    this.#down = false;
+    this.#dropped = 0;
+  }
+
+  #message(batch: readonly Waiting[]) {
     const byService = Map.groupBy(batch, ({ service }) => service);
     return {
       resourceSpans: [...byService].map(([service, spans]) => ({

@@ -22,9 +22,9 @@ const QUIET = [
 
 /** Every query of every board, with the variables as a board without a choice has them. */
 const QUERIES = BOARDS.flatMap(({ uid, panels }) =>
-  panels.flatMap(({ title, targets = [] }) =>
-    (targets as { expr: string }[]).map(({ expr }) => ({
-      panel: `${uid}: ${title}`,
+  panels.flatMap((panel) =>
+    ("targets" in panel ? (panel.targets as { expr: string }[]) : []).map(({ expr }) => ({
+      panel: `${uid}: ${panel.title}`,
       expr: expr.replaceAll("$__rate_interval", "1m").replaceAll(/\$(service|model|network)/g, ".*"),
     })),
   ),
