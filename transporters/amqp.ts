@@ -4,6 +4,7 @@ import { systemClock } from "../lib/request/clock.ts";
 import { connectWith } from "./amqplib.ts";
 import { isMismatch, LastingConnection, messageOf } from "./connection.ts";
 import { RequestConsumer } from "./consumer.ts";
+import { openInbox } from "./inbox.ts";
 import { MessageAge } from "./message-age.ts";
 import { changeMoleculer, pardonSilence } from "./moleculer.ts";
 import { type AmqpTransporterOptions, type Settings, settings } from "./options.ts";
@@ -34,8 +35,8 @@ interface Parts {
  * - `topology.ts`: the path of a request, as a picture; every name and argument in RabbitMQ.
  * - `connection.ts`: the connection and its five states.
  * - `requester.ts`, `outbox.ts`: the asking half. Keeps a request until it is answered, sends it again when in doubt.
- * - `consumer.ts`, `delivery.ts`, `dead-letters.ts`: the serving half. Acknowledges a request after its answer; tries
- *   what may have killed a node.
+ * - `consumer.ts`, `delivery.ts`, `dead-letters.ts`: the serving half. Acknowledges a request after its answer.
+ * - `trials.ts` on a node, `judge.ts` at the caller: how the request that kills processes is found.
  * - `message-age.ts`: deadlines travel as time left, since no two clocks agree.
  * - `moleculer.ts`: what is changed in Moleculer, and why.
  * - `ports.ts`: all that is wanted of RabbitMQ and of time; `amqplib.ts` is the real thing.
@@ -53,9 +54,6 @@ export class AmqpTransporter extends Transporters.Base {
   #seat: Seat = { nodeID: "", epoch: "" };
   /** Whether Moleculer was told of a connection, so that the next one is a reconnect. */
   #introduced = false;
-  #lostAt = 0;
-  /** Milliseconds without a connection before the current one. */
-  #gapMs = 0;
 
   /** @throws TypeError naming the option */
   constructor(options: AmqpTransporterOptions) {
@@ -121,11 +119,10 @@ export class AmqpTransporter extends Transporters.Base {
     const { broker, nodeID } = this;
     const topology = new Topology(this.prefix);
     const warnings = new Warnings(this.logger, () => systemClock.now());
-    const common = { clock: systemClock, topology, settings: this.#settings };
+    const { instanceID } = broker;
+    const common = { nodeID, instanceID, clock: systemClock, topology, settings: this.#settings };
     const requester = new Requester({
       ...common,
-      nodeID,
-      instanceID: broker.instanceID,
       refuse: (id, error) => this.#refuse(id, error),
     });
     const consumer = new RequestConsumer({
@@ -188,27 +185,18 @@ export class AmqpTransporter extends Transporters.Base {
 
   async #prepare(channel: Channel): Promise<void> {
     const { topology, consumer } = this.#its;
-    this.#gapMs = systemClock.now() - this.#lostAt;
     this.#seat = { nodeID: this.nodeID, epoch: newEpoch() };
-    const { sharedExchange, targetedExchange, deadExchange, nodeExchange, allExchange } = topology;
-    await channel.assertExchange(sharedExchange, "topic", {});
-    await channel.assertExchange(targetedExchange, "topic", { alternateExchange: sharedExchange });
-    await channel.assertExchange(deadExchange, "fanout", {});
-    await channel.assertExchange(nodeExchange, "direct", {});
-    await channel.assertExchange(allExchange, "direct", {});
-    const kept = topology.deadLetters();
-    await channel.assertQueue(kept.name, kept.options);
-    const inbox = topology.inbox(this.#seat);
-    await channel.assertQueue(inbox.name, inbox.options);
-    await channel.bindQueue(inbox.name, nodeExchange, this.nodeID);
-    for (const cmd of BROADCASTS) await channel.bindQueue(inbox.name, allExchange, cmd);
-    await channel.consume(inbox.name, (message) => this.#receive(message), { noAck: true });
+    await openInbox(channel, topology, this.#seat, {
+      instanceID: this.broker.instanceID,
+      hears: BROADCASTS,
+      receive: (message) => this.#receive(message),
+    });
     await consumer.attach(channel, this.#seat);
   }
 
   #opened(channel: Channel): void {
-    const { requester, topology } = this.#its;
-    requester.resume(channel, topology.inbox(this.#seat).name);
+    const { requester } = this.#its;
+    requester.resume(channel);
     if (this.connected) return;
     this.connected = true;
     pardonSilence(this.broker);
@@ -218,16 +206,17 @@ export class AmqpTransporter extends Transporters.Base {
 
   #closed(): void {
     this.connected = false;
-    this.#lostAt = systemClock.now();
     this.#its.requester.pause();
     this.#its.consumer.detach();
   }
 
   #receive(message: Message | null): void {
-    const { connection, consumer } = this.#its;
+    const { connection, consumer, requester } = this.#its;
     const cmd = message?.properties.type ?? "unknown";
     if (message === null) connection.fail("RabbitMQ cancelled the consumer of the inbox");
     else if (cmd === "REQ") consumer.receivePinned(message);
+    else if (cmd === "TRIAL" || cmd === "HERE") requester.heard(message);
+    else if (cmd === "RULING" || cmd === "PROBE") consumer.heard(message);
     else void this.#process(cmd, message.content);
   }
 
@@ -286,7 +275,9 @@ export class AmqpTransporter extends Transporters.Base {
     }
     if (packet.type === "INFO") {
       await this.#announce(packet.payload as Packet.PacketInfoPayload);
-      const connection: PeerConnection = { epoch: this.#seat.epoch, gapMs: this.#gapMs };
+      const { instanceID } = this.broker;
+      const { epoch } = this.#seat;
+      const connection: PeerConnection = { instance: instanceID, epoch };
       payload["connection"] = connection;
     }
     return super.prepublish(packet);
@@ -364,6 +355,6 @@ function newEpoch(): string {
 }
 
 function isPeerConnection(value: unknown): value is PeerConnection {
-  const { epoch, gapMs } = (value ?? {}) as Partial<Record<keyof PeerConnection, unknown>>;
-  return typeof epoch === "string" && typeof gapMs === "number" && gapMs >= 0;
+  const { instance, epoch } = (value ?? {}) as Partial<Record<keyof PeerConnection, unknown>>;
+  return typeof instance === "string" && typeof epoch === "string";
 }

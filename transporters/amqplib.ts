@@ -99,15 +99,16 @@ class AmqplibChannel implements Channel {
   }
 
   publish(...args: Parameters<Channel["publish"]>): boolean {
-    return this.#channel.publish(...args);
+    return unlessClosed(() => this.#channel.publish(...args), true);
   }
 
   ack(message: Message): void {
-    this.#channel.ack(message as Parameters<AmqpChannel["ack"]>[0]);
+    unlessClosed(() => this.#channel.ack(message as Parameters<AmqpChannel["ack"]>[0]), undefined);
   }
 
   reject(message: Message, requeue: boolean): void {
-    this.#channel.nack(message as Parameters<AmqpChannel["nack"]>[0], false, requeue);
+    const nack = () => this.#channel.nack(message as Parameters<AmqpChannel["nack"]>[0], false, requeue);
+    unlessClosed(nack, undefined);
   }
 
   async get(queue: string): Promise<Message | undefined> {
@@ -119,8 +120,23 @@ class AmqplibChannel implements Channel {
     return (await this.#channel.purgeQueue(queue)).messageCount;
   }
 
+  /** Any command that RabbitMQ answers; this one changes nothing, as each consumer brings its own prefetch. */
+  async flush(): Promise<void> {
+    await this.#channel.prefetch(0);
+  }
+
   close(): Promise<void> {
     return this.#channel.close() as unknown as Promise<void>;
+  }
+}
+
+/** amqplib throws where a channel is closed, also when we have not been told yet. */
+function unlessClosed<T>(command: () => T, otherwise: T): T {
+  try {
+    return command();
+  } catch (error) {
+    if (error instanceof Error && error.name === "IllegalOperationError") return otherwise;
+    throw error;
   }
 }
 

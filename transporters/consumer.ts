@@ -1,17 +1,24 @@
 import type { ServingError } from "../lib/errors.ts";
-import { discard } from "./dead-letters.ts";
-import { type Delivery, judge, readDelivery, type Source } from "./delivery.ts";
+import { discard, keepLetter } from "./dead-letters.ts";
+import { type Delivery, readDelivery, type Source } from "./delivery.ts";
 import type { MessageAge } from "./message-age.ts";
 import { atLeast, type Settings } from "./options.ts";
 import type { Channel, Clock, Message } from "./ports.ts";
 import type { Queue, Seat, Topology } from "./topology.ts";
+import { groupSize, type Ruling, type Suspect, Trials } from "./trials.ts";
 import type { Warnings } from "./warnings.ts";
+
+/** How often a drain looks whether trials are over and answers sent that only a new connection can take. */
+const DRAIN_LOOK_MS = 20;
 
 /** What the consumer needs from around it. */
 export interface ConsumerHost {
+  readonly nodeID: string;
+  /** Of this process: a restarted one with the same node ID has another. */
+  readonly instanceID: string;
   readonly clock: Clock;
   readonly topology: Topology;
-  readonly settings: Pick<Settings, "prefetch" | "stealAfterMs" | "observe">;
+  readonly settings: Pick<Settings, "prefetch" | "stealAfterMs" | "deadLetterTtlMs" | "observe">;
   readonly age: MessageAge;
   readonly warnings: Warnings;
   /** Hands a request's body to Moleculer; resolves when its answer was given to `answer`. */
@@ -30,8 +37,8 @@ interface RequestPayload {
 }
 
 interface Running {
-  /** Changes when the caller sends the request again over a new connection. */
-  replyTo: string;
+  /** Node ID of its caller. */
+  readonly sender: string;
   readonly deadline: number;
   readonly alone: boolean;
   understood: boolean;
@@ -40,8 +47,18 @@ interface Running {
   readonly done: Promise<void>;
 }
 
+/** A delivery that was read and may be run. */
+interface Work {
+  readonly delivery: Delivery;
+  readonly deadline: number;
+  /** The one it came by; undefined if it counts as acknowledged. */
+  readonly channel: Channel | undefined;
+  readonly message: Message;
+}
+
 interface Answer {
-  readonly replyTo: string;
+  /** Node ID of the caller. Not a queue: it may have another connection by now. */
+  readonly to: string;
   readonly body: Buffer;
 }
 
@@ -56,17 +73,23 @@ interface Subscription {
  * each delivery, and acknowledges it after its answer was written on the same channel. So an answer that was not sent
  * leaves its request to be delivered again; a node never runs one request twice at the same time.
  *
- * What is consumed follows from three facts — channel, announced services, draining — by `#reconcile`, which compares
- * wanted with actual consumers; each change of a fact ends in it, one at a time.
+ * **One budget.** A node runs at most `prefetch` requests at a time. Those it was chosen for come first: the shared
+ * queues are pulled from only while there is room, or a node would take back what left its own queue because it is full.
+ *
+ * What is consumed follows from a few facts — channel, announced services, draining, room, a trial under way — by
+ * `#reconcile`, which compares wanted with actual consumers; each change of a fact ends in it, one at a time.
  */
 export class RequestConsumer {
   readonly #host: ConsumerHost;
   readonly #consumers = new Map<string, { readonly tag: string; readonly source: Source | "dead" }>();
   /** Requests between delivery and answer, by ID. */
   readonly #running = new Map<string, Running>();
+  /** Deliveries beyond the budget: they were on their way when it was used up. */
+  readonly #held: Work[] = [];
+  readonly #trials: Trials;
   /**
-   * Answers to requests that came by an earlier channel, so that they could not be acknowledged: they come again. If
-   * from a caller that lost its connection as well, the answer has to be sent once more.
+   * Answers to requests that came by an earlier channel, so that they could not be acknowledged: they come again. Their
+   * caller may have been without a connection when the answer was sent, so it is sent once more.
    */
   readonly #answered = new Map<string, Answer>();
   /** Answers made while there was no channel. No more than this node had requests, as it gets none meanwhile. */
@@ -76,17 +99,31 @@ export class RequestConsumer {
   #actions: ReadonlySet<string> = new Set();
   #announced = false;
   #draining = false;
+  /** Whether shared queues are pulled from. */
+  #hasRoom = true;
+  /** Whether a trial is under way, or about to be: nothing else may begin. */
+  #cleared = false;
   #prefetch: number;
   #reconciled: Promise<void> = Promise.resolve();
 
   constructor(host: ConsumerHost) {
     this.#host = host;
     this.#prefetch = host.settings.prefetch;
+    this.#trials = new Trials({
+      clock: host.clock,
+      clear: () => this.#clear(),
+      resume: () => this.#resume(),
+      groupSize: ({ delivery }) => groupSize(this.#prefetch, delivery.unanswered),
+      ask: ({ delivery }) => this.#note("TRIAL", delivery.sender, delivery.id, {}),
+      withdraw: ({ delivery }) => this.#note("HERE", delivery.sender, delivery.id, { has: false }),
+      run: (suspect, alone) => this.#try(suspect, alone),
+      end: (suspect, why) => this.#end(suspect, why),
+    });
   }
 
   /** Requests delivered and not yet answered. */
   get inFlight(): number {
-    return this.#running.size;
+    return this.#running.size + this.#held.length + this.#trials.size;
   }
 
   /** Consumes over `channel` from now on. */
@@ -104,6 +141,8 @@ export class RequestConsumer {
     this.#channel = undefined;
     this.#answered.clear();
     this.#consumers.clear();
+    this.#held.length = 0;
+    this.#trials.reset();
   }
 
   /**
@@ -125,7 +164,7 @@ export class RequestConsumer {
   async drain(): Promise<void> {
     this.#draining = true;
     await this.#reconcile();
-    while (this.#running.size > 0) await Promise.all(Array.from(this.#running.values(), ({ done }) => done));
+    await this.#none(() => this.inFlight + this.#unsent.length);
   }
 
   /** Ends a drain. */
@@ -136,7 +175,7 @@ export class RequestConsumer {
   }
 
   /**
-   * Changes how many unanswered requests each consumer may hold. RabbitMQ applies a prefetch to consumers that start
+   * Changes how many unanswered requests this node may hold. RabbitMQ applies a prefetch to consumers that start
    * after it, so they start anew; what they already hold stays theirs.
    */
   setPrefetch(prefetch: number): Promise<void> {
@@ -158,7 +197,7 @@ export class RequestConsumer {
     const running = this.#running.get(id);
     if (!running) return;
     running.answer = body;
-    this.#reply({ replyTo: running.replyTo, body });
+    this.#reply({ to: running.sender, body });
   }
 
   /** A request for this node alone, from its inbox: it counts as acknowledged. */
@@ -166,22 +205,49 @@ export class RequestConsumer {
     this.#receive("pinned", undefined, message);
   }
 
+  /** A message about a request that this node tries or tried: from its caller. */
+  heard({ properties: { type, messageId: id, appId: sender, headers } }: Message): void {
+    if (id === undefined || sender === undefined) return;
+    if (type === "RULING") this.#trials.ruled(id, headers?.["ruling"] as Ruling);
+    else this.#note("HERE", sender, id, { has: this.#running.has(id) });
+  }
+
+  /** @param to the caller's node ID: the request may be a copy of before it lost its connection */
+  #note(type: string, to: string, messageId: string, more: Record<string, unknown>): void {
+    const { nodeID, instanceID, topology } = this.#host;
+    this.#channel?.publish(topology.nodeExchange, to, Buffer.alloc(0), {
+      type,
+      messageId,
+      appId: nodeID,
+      headers: { by: instanceID, ...more },
+    });
+  }
+
   #reconcile(renew = false): Promise<void> {
     const run = async () => {
       const channel = this.#channel;
       if (!channel) return;
-      const wanted = this.#wanted();
-      for (const [name, { tag, source }] of this.#consumers) {
-        if (wanted.has(name) && !(renew && (source === "targeted" || source === "shared"))) continue;
-        this.#consumers.delete(name);
-        await channel.cancel(tag);
-      }
-      for (const [name, subscription] of wanted) {
-        if (!this.#consumers.has(name)) await this.#consume(channel, subscription);
+      try {
+        await this.#change(channel, renew);
+      } catch (error) {
+        // One that is gone meanwhile is nobody's worry any more.
+        if (channel === this.#channel) throw error;
       }
     };
     this.#reconciled = this.#reconciled.then(run, run);
     return this.#reconciled;
+  }
+
+  async #change(channel: Channel, renew: boolean): Promise<void> {
+    const wanted = this.#wanted();
+    for (const [name, { tag, source }] of this.#consumers) {
+      if (wanted.has(name) && !(renew && source !== "dead")) continue;
+      this.#consumers.delete(name);
+      await channel.cancel(tag);
+    }
+    for (const [name, subscription] of wanted) {
+      if (!this.#consumers.has(name)) await this.#consume(channel, subscription);
+    }
   }
 
   #wanted(): Map<string, Subscription> {
@@ -190,16 +256,16 @@ export class RequestConsumer {
     if (this.#announced && !this.#draining) {
       wanted.push({ source: "dead", queue: topology.dead(), binding: [topology.deadExchange, ""] });
       for (const action of this.#actions) {
-        const binding = [topology.sharedExchange, topology.keysOfAction(action)] as const;
         wanted.push({ source: "quarantine", queue: topology.quarantine(action) });
+        if (this.#cleared || !this.#hasRoom) continue;
+        const binding = [topology.sharedExchange, topology.keysOfAction(action)] as const;
         wanted.push({ source: "shared", queue: topology.shared(action), binding });
       }
-      const binding = [topology.targetedExchange, topology.keysOfSeat(this.#seat)] as const;
-      wanted.push({
-        source: "targeted",
-        queue: topology.targeted(this.#seat, settings.stealAfterMs),
-        binding,
-      });
+      if (!this.#cleared) {
+        const queue = topology.targeted(this.#seat, settings.stealAfterMs);
+        const binding = [topology.targetedExchange, topology.keysOfSeat(this.#seat)] as const;
+        wanted.push({ source: "targeted", queue, binding });
+      }
     }
     return new Map(wanted.map((subscription) => [subscription.queue.name, subscription]));
   }
@@ -207,7 +273,7 @@ export class RequestConsumer {
   async #consume(channel: Channel, { source, queue, binding }: Subscription): Promise<void> {
     await channel.assertQueue(queue.name, queue.options);
     if (binding) await channel.bindQueue(queue.name, ...binding);
-    const prefetch = source === "quarantine" ? 1 : this.#prefetch;
+    const prefetch = this.#prefetchOf(source);
     const onMessage = (message: Message | null) => {
       if (channel !== this.#channel) return;
       if (message === null) this.#host.fail(`RabbitMQ cancelled the consumer of ${queue.name}`);
@@ -220,11 +286,31 @@ export class RequestConsumer {
     });
   }
 
+  #prefetchOf(source: Subscription["source"]): number {
+    if (source === "quarantine") return groupSize(this.#prefetch, 0);
+    if (source === "shared") return this.#sharePrefetch;
+    return this.#prefetch;
+  }
+
+  /** Together no more than the budget: all nodes that were chosen may be gone, and this one may be needed whole. */
+  get #sharePrefetch(): number {
+    return Math.max(1, Math.floor(this.#prefetch / Math.max(1, this.#actions.size)));
+  }
+
+  /** Pauses and resumes the shared queues. The gap between the marks keeps it from going back and forth. */
+  #lookForRoom(): void {
+    const hasRoom = this.inFlight < (this.#hasRoom ? this.#prefetch : this.#prefetch / 2);
+    if (hasRoom === this.#hasRoom) return;
+    this.#hasRoom = hasRoom;
+    void this.#reconcile().catch((error: Error) => this.#host.fail(error.message));
+  }
+
   #discard(channel: Channel, message: Message): void {
     const { topology, settings, failure } = this.#host;
-    const refuse = (sender: string, replyTo: string, id: string, error: ServingError) =>
-      this.#reply({ replyTo, body: failure(sender, id, error) });
-    discard({ topology, observe: settings.observe, refuse }, channel, message);
+    const refuse = (sender: string, id: string, error: ServingError) =>
+      this.#reply({ to: sender, body: failure(sender, id, error) });
+    const { observe, deadLetterTtlMs: keepMs } = settings;
+    discard({ topology, keepMs, observe, refuse }, channel, message);
   }
 
   /** @param channel it is to be acknowledged on; undefined if it counts as acknowledged */
@@ -236,19 +322,17 @@ export class RequestConsumer {
       channel?.reject(message, false);
       return;
     }
-    const { id, replyTo } = delivery;
+    const { id } = delivery;
     const { action, by, at, timeout } = delivery.headers;
     const left = timeout - age.of(by, at);
 
     const running = this.#running.get(id);
     const answered = this.#answered.get(id);
     if (running) {
-      settings.observe("duplicate", action);
-      running.replyTo = replyTo;
-      void running.done.then(() => this.#ack(channel, message));
+      void this.#join(running, delivery, channel, message);
     } else if (answered) {
       settings.observe("duplicate", action);
-      if (answered.replyTo !== replyTo) this.#reply({ replyTo, body: answered.body });
+      this.#reply(answered);
       this.#ack(channel, message);
     } else if (delivery.late || left <= 0) {
       settings.observe("expired", action);
@@ -262,52 +346,128 @@ export class RequestConsumer {
   }
 
   #admit(delivery: Delivery, left: number, channel: Channel | undefined, message: Message): void {
-    const { topology, settings, clock } = this.#host;
-    const { id, sender, replyTo, headers, priorAttempts } = delivery;
-    const verdict = judge(delivery);
-    if (delivery.redelivered) settings.observe("redelivered", headers.action);
-    else if (delivery.source === "shared") settings.observe("stolen", headers.action);
-
-    if (verdict === "dead") {
-      channel?.reject(message, false);
-    } else if (verdict === "quarantine") {
-      channel?.publish("", topology.quarantine(headers.action).name, message.content, {
-        messageId: id,
-        replyTo,
-        appId: sender,
-        type: "REQ",
-        headers: { ...headers, attempts: priorAttempts },
-        expiration: Math.ceil(left),
-      });
-      this.#ack(channel, message);
-    } else {
-      this.#run(delivery, clock.now() + left, verdict === "alone", channel, message);
-    }
+    const { settings, clock } = this.#host;
+    const { source, unanswered, headers } = delivery;
+    if (unanswered > 0) settings.observe("redelivered", headers.action);
+    else if (source === "shared") settings.observe("stolen", headers.action);
+    const work = { delivery, deadline: clock.now() + left, channel, message };
+    if (channel && source === "quarantine") this.#trials.add({ ...work, channel });
+    else if (channel && unanswered > 0) this.#quarantine(channel, delivery, left, message);
+    else if (this.#mayBegin(headers.action)) void this.#run(work, false);
+    else this.#held.push(work);
+    this.#lookForRoom();
   }
 
-  #run(
-    { id, replyTo }: Delivery,
-    deadline: number,
-    alone: boolean,
-    channel: Channel | undefined,
+  /** What is about the process itself is no work. */
+  #mayBegin(action: string): boolean {
+    return action.startsWith("$") || (!this.#cleared && this.#running.size < this.#prefetch);
+  }
+
+  /**
+   * A request whose node did not answer, from the shared queue: the process ended with it, and perhaps by it. It and
+   * all else that process held go where they are tried. That a request left a dead node's own queue for the shared
+   * one RabbitMQ does not tell, so each has one more try among others before.
+   */
+  #quarantine(
+    channel: Channel,
+    { id, sender, headers, unanswered }: Delivery,
+    left: number,
     message: Message,
-  ): void {
+  ) {
+    channel.publish("", this.#host.topology.quarantine(headers.action).name, message.content, {
+      messageId: id,
+      appId: sender,
+      type: "REQ",
+      headers: { ...headers, attempts: headers.attempts + unanswered },
+      expiration: Math.ceil(left),
+    });
+    this.#ack(channel, message);
+  }
+
+  /** Another copy of what runs here: its answer is the same. */
+  async #join({ done }: Running, { headers }: Delivery, channel: Channel | undefined, message: Message) {
+    this.#host.settings.observe("duplicate", headers.action);
+    await done;
+    this.#ack(channel, message);
+  }
+
+  #run({ delivery, deadline, channel, message }: Work, alone: boolean): Promise<void> {
     const { handle, warnings } = this.#host;
+    const { id, sender } = delivery;
+    const known = this.#running.get(id);
+    if (known) return this.#join(known, delivery, channel, message);
     const { promise: done, resolve } = Promise.withResolvers<void>();
-    const running: Running = { replyTo, deadline, alone, understood: false, done };
+    const running: Running = { sender, deadline, alone, understood: false, done };
     this.#running.set(id, running);
     const finish = () => {
       this.#running.delete(id);
-      const { replyTo, answer } = running;
-      if (channel !== this.#channel && answer) this.#answered.set(id, { replyTo, body: answer });
+      const { answer } = running;
+      if (channel !== this.#channel && answer) this.#answered.set(id, { to: sender, body: answer });
       if (running.understood) this.#ack(channel, message);
       else if (channel === this.#channel) channel?.reject(message, false);
       resolve();
+      this.#beginHeld();
+      this.#lookForRoom();
     };
     handle(message.content).then(finish, (error: unknown) => {
       warnings.about("A request could not be read, dead-lettered", { error: String(error) });
       finish();
     });
+    return done;
+  }
+
+  async #try(suspect: Suspect, alone: boolean): Promise<void> {
+    await this.#run(suspect, alone);
+    // Before anything else is in the process: a death after this is not the suspect's, and its caller must know.
+    if (alone) await suspect.channel.flush().catch(() => {});
+  }
+
+  #beginHeld(): void {
+    while (this.#held[0] && this.#mayBegin(this.#held[0].delivery.headers.action)) {
+      const work = this.#held.shift();
+      if (!work) return;
+      const { delivery, deadline, channel, message } = work;
+      if (deadline > this.#host.clock.now()) void this.#run(work, false);
+      else {
+        this.#host.settings.observe("expired", delivery.headers.action);
+        this.#ack(channel, message);
+      }
+    }
+  }
+
+  async #clear(): Promise<void> {
+    this.#cleared = true;
+    // What is held was on its way before, and would be lost with a process that a trial kills.
+    await this.#reconcile().catch((error: Error) => this.#host.fail(error.message));
+    const held = this.#held.splice(0);
+    for (const work of held) void this.#run(work, false);
+    await this.#none(() => this.#running.size);
+  }
+
+  #resume(): void {
+    this.#cleared = false;
+    this.#beginHeld();
+    void this.#reconcile().catch((error: Error) => this.#host.fail(error.message));
+  }
+
+  #end({ delivery: { headers }, channel, message }: Suspect, why: "expired" | "drop" | "poison"): void {
+    const { settings, topology } = this.#host;
+    if (why === "expired") settings.observe("expired", headers.action);
+    if (why === "poison") {
+      settings.observe("dead-lettered", headers.action);
+      if (channel === this.#channel)
+        keepLetter(topology, settings.deadLetterTtlMs, channel, message, "poison");
+    }
+    this.#ack(channel, message);
+  }
+
+  /** Resolves when there are none of these; what runs ends by itself. */
+  async #none(count: () => number): Promise<void> {
+    while (count() > 0) {
+      const running = Array.from(this.#running.values(), ({ done }) => done);
+      if (running.length > 0) await Promise.race(running);
+      else await new Promise<void>((resolve) => this.#host.clock.setTimeout(resolve, DRAIN_LOOK_MS));
+    }
   }
 
   /** A delivery is answered on the channel it came by or not at all: with that channel gone it comes again. */
@@ -320,7 +480,7 @@ export class RequestConsumer {
     else this.#unsent.push(answer);
   }
 
-  #send(channel: Channel, { replyTo, body }: Answer): void {
-    channel.publish("", replyTo, body, { type: "RES" });
+  #send(channel: Channel, { to, body }: Answer): void {
+    channel.publish(this.#host.topology.nodeExchange, to, body, { type: "RES" });
   }
 }

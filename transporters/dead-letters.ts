@@ -7,9 +7,11 @@ import type { Topology } from "./topology.ts";
 /** What the end of a request needs from around it. */
 export interface Discarding {
   readonly topology: Topology;
+  /** Milliseconds a dead letter is kept. */
+  readonly keepMs: number;
   readonly observe: (event: RequestEvent, action: string) => void;
   /** Sends the caller of a request an error for an answer. */
-  readonly refuse: (sender: string, replyTo: string, id: string, error: ServingError) => void;
+  readonly refuse: (sender: string, id: string, error: ServingError) => void;
 }
 
 /**
@@ -17,12 +19,16 @@ export interface Discarding {
  * at. An expired request is only counted, its caller stopped waiting. Acknowledges last, so that a node that dies here
  * leaves the message to another.
  */
-export function discard({ topology, observe, refuse }: Discarding, channel: Channel, message: Message): void {
-  const { messageId: id, replyTo, appId: sender, headers } = message.properties;
+export function discard(
+  { topology, keepMs, observe, refuse }: Discarding,
+  channel: Channel,
+  message: Message,
+): void {
+  const { messageId: id, appId: sender, headers } = message.properties;
   const named = headers?.["action"];
   const action = typeof named === "string" ? named : "unknown";
   const fail = (error: ServingError) => {
-    if (id !== undefined && replyTo !== undefined && sender !== undefined) refuse(sender, replyTo, id, error);
+    if (id !== undefined && sender !== undefined) refuse(sender, id, error);
   };
   const reason = lastDeath(headers)?.reason ?? "unknown";
 
@@ -32,21 +38,34 @@ export function discard({ topology, observe, refuse }: Discarding, channel: Chan
     fail(new ServingError("QUEUE_FULL", `The queue of ${action} is full`, { action }));
   } else {
     observe("dead-lettered", action);
-    fail(
-      new ServingError("POISON_REQUEST", `Every node that tried this request of ${action} died`, { action }),
-    );
-    keep(topology, channel, message, reason);
+    fail(whyDead(action, reason));
+    keepLetter(topology, keepMs, channel, message, reason);
   }
   channel.ack(message);
 }
 
-/** Puts a message where people look. */
-function keep(topology: Topology, channel: Channel, { content, properties }: Message, reason: string): void {
+/** No verdict: none of these was alone in a process that died. */
+function whyDead(action: string, reason: string): ServingError {
+  if (reason !== "delivery_limit")
+    return new ServingError("INTERNAL", `No node could read this request of ${action}`, { action });
+  const text = `The nodes with ${action} died or lost their connections too often`;
+  return new ServingError("MODEL_UNAVAILABLE", text, { action });
+}
+
+/** Puts a message where people look. @param keepMs how long it stays there */
+export function keepLetter(
+  topology: Topology,
+  keepMs: number,
+  channel: Channel,
+  { content, properties }: Message,
+  reason: string,
+): void {
   const { messageId, appId, headers = {} } = properties;
   channel.publish("", topology.deadLetters().name, content, {
     ...(messageId === undefined ? {} : { messageId }),
     ...(appId === undefined ? {} : { appId }),
     headers: { action: headers["action"], reason, attempts: headers["attempts"] ?? 0 },
+    expiration: keepMs,
     timestamp: Math.floor(Date.now() / 1000),
     persistent: true,
   });
@@ -59,7 +78,7 @@ export interface DeadLetter {
   readonly action?: string;
   /** Node ID of the caller. */
   readonly sender?: string;
-  /** Why it is here: `rejected` (three attempts, or unreadable) or `delivery_limit`. */
+  /** Why it is here: `poison`, `rejected` (no node could read it) or `delivery_limit`. */
   readonly reason: string;
   readonly at: Date;
   /** Serialized size. */

@@ -1,4 +1,4 @@
-import { LONGEST_DEADLINE_MS } from "./topology.ts";
+import { LONGEST_DEAD_LETTER_MS, LONGEST_DEADLINE_MS } from "./topology.ts";
 
 /** What the transporter reports, per action, for the metrics. */
 export type RequestEvent =
@@ -6,7 +6,7 @@ export type RequestEvent =
   | "stolen"
   /** Delivered again after a delivery that was never acknowledged: its node died or lost its connection. */
   | "redelivered"
-  /** Given up after three attempts; the caller was told POISON_REQUEST. */
+  /** Given up: it kills the process that runs it, no node can read it, or RabbitMQ delivered it too often. */
   | "dead-lettered"
   /** Dropped by a node or by RabbitMQ because its deadline had passed. */
   | "expired"
@@ -22,8 +22,8 @@ export interface AmqpTransporterOptions {
    */
   url: string | readonly string[];
   /**
-   * Requests one consumer of this node holds unanswered, at least `minPrefetch`. A request is acknowledged after its
-   * answer, so a batch can never be larger than this.
+   * Requests this node runs at once, at least `minPrefetch`. A request is acknowledged after its answer, so a batch can
+   * never be larger than this.
    * @default 32
    */
   prefetch?: number;
@@ -52,10 +52,22 @@ export interface AmqpTransporterOptions {
   maxPendingBytes?: number;
   /**
    * AMQP heartbeat in seconds, at least 1. A node that is stopped or cut off loses its connection, and with it the
-   * requests it holds, after twice this. A `heartbeat` in the URL wins.
-   * @default 2
+   * requests it holds, after twice this; so does one whose event loop stands still for as long. Callers do not wait
+   * for it: they send again what a silent node has. A `heartbeat` in the URL wins.
+   * @default 5
    */
   heartbeatSeconds?: number;
+  /**
+   * Milliseconds that dead letters are kept for people to look at, with what was in them, at least 1.
+   * @default 86_400_000 (a day)
+   */
+  deadLetterTtlMs?: number;
+  /**
+   * Bytes of the largest message that RabbitMQ takes, at least 1: its `max_message_size`. A larger request is refused
+   * with PAYLOAD_TOO_LARGE before it is sent.
+   * @default 16_777_216, RabbitMQ's own since 4.0
+   */
+  maxMessageBytes?: number;
   /** More options of Node's `net.connect` or `tls.connect`: `ca`, `cert`, `key`, … */
   socketOptions?: Readonly<Record<string, unknown>>;
   /** Called on every event worth counting. Must not throw. */
@@ -78,7 +90,14 @@ export function settings(options: AmqpTransporterOptions): Settings {
     stealAfterMs: within("stealAfterMs", options.stealAfterMs ?? 500, 1, LONGEST_DEADLINE_MS),
     maxDeadlineMs: within("maxDeadlineMs", options.maxDeadlineMs ?? 60_000, 1, LONGEST_DEADLINE_MS),
     maxPendingBytes: atLeast("maxPendingBytes", options.maxPendingBytes ?? 268_435_456, 1),
-    heartbeatSeconds: atLeast("heartbeatSeconds", options.heartbeatSeconds ?? 2, 1),
+    heartbeatSeconds: atLeast("heartbeatSeconds", options.heartbeatSeconds ?? 5, 1),
+    deadLetterTtlMs: within(
+      "deadLetterTtlMs",
+      options.deadLetterTtlMs ?? 24 * 3_600_000,
+      1,
+      LONGEST_DEAD_LETTER_MS,
+    ),
+    maxMessageBytes: atLeast("maxMessageBytes", options.maxMessageBytes ?? 16_777_216, 1),
     socketOptions: options.socketOptions ?? {},
     observe: options.observe ?? (() => {}),
   };

@@ -21,7 +21,6 @@ export interface Message {
   };
   readonly properties: {
     readonly messageId?: string;
-    readonly replyTo?: string;
     readonly type?: string;
     readonly appId?: string;
     /** Seconds since 1970. */
@@ -37,7 +36,10 @@ export interface ConsumeOptions {
   readonly noAck?: boolean;
 }
 
-/** A channel: commands run in order. Once it is closed every method throws or rejects. */
+/**
+ * A channel: commands run in order. Once it is closed those with a promise reject, and the others do nothing: what they
+ * tell would be lost with it anyway.
+ */
 export interface Channel {
   assertExchange(
     name: string,
@@ -66,6 +68,8 @@ export interface Channel {
   get(queue: string): Promise<Message | undefined>;
   /** @returns how many messages it deleted */
   purgeQueue(queue: string): Promise<number>;
+  /** Resolves when RabbitMQ has read all that was written before. */
+  flush(): Promise<void>;
   close(): Promise<void>;
 }
 

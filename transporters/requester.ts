@@ -1,8 +1,15 @@
 import { ServingError } from "../lib/errors.ts";
+import { Judge } from "./judge.ts";
 import type { Settings } from "./options.ts";
 import { Outbox, type Outgoing } from "./outbox.ts";
 import type { Channel, Clock, Message } from "./ports.ts";
 import type { Seat, Topology } from "./topology.ts";
+
+/**
+ * What a dead process held is with others by then, unless its member of RabbitMQ died with it. Sent again at once it
+ * would be twice with them, and if it is poison, kill twice.
+ */
+const HANDED_OVER_MS = 10_000;
 
 /** What the requester needs from around it. */
 export interface RequesterHost {
@@ -16,11 +23,11 @@ export interface RequesterHost {
   readonly refuse: (id: string, error: ServingError) => void;
 }
 
-/** What a node tells of its connection. */
+/** What a node tells of itself and its connection. */
 export interface PeerConnection {
+  /** Of its process. */
+  readonly instance: string;
   readonly epoch: string;
-  /** Milliseconds it was without one before this one opened. */
-  readonly gapMs: number;
 }
 
 /**
@@ -28,9 +35,9 @@ export interface PeerConnection {
  * whenever it may be lost. That is the whole of "no request is lost", at least once, end to end:
  *
  * - Our own connection was lost: all that was written to it.
- * - The chosen node has a new connection: what was put into the queue of the old one before it was lost. If only the
- *   connection broke, RabbitMQ hands that queue over and the second copy is found out; if the member of RabbitMQ died
- *   that both lived on, nobody else has it.
+ * - The chosen node has a new connection: what was put into the queue of the old one. If only the connection broke,
+ *   RabbitMQ hands that queue over, and the work may be done twice; if the member of RabbitMQ died that both lived on,
+ *   nobody else has it. If the node was started anew, that is left some time.
  * - The chosen node fell silent: what it was sent. A process that is cut off holds its requests until RabbitMQ notices.
  * - RabbitMQ has no queue for it: a moment later.
  *
@@ -40,15 +47,22 @@ export interface PeerConnection {
 export class Requester {
   readonly #host: RequesterHost;
   readonly #outbox: Outbox;
-  readonly #peers = new Map<string, string>();
+  readonly #judge: Judge;
+  readonly #peers = new Map<string, PeerConnection>();
   #channel: Channel | undefined;
-  #replyTo = "";
   /** RabbitMQ does not read as fast as we write: the rest waits where it is, instead of once more in a socket. */
   #congested = false;
 
   constructor(host: RequesterHost) {
     this.#host = host;
     this.#outbox = new Outbox(host.settings.maxPendingBytes);
+    this.#judge = new Judge({
+      nodeID: host.nodeID,
+      clock: host.clock,
+      topology: host.topology,
+      waitsFor: (id) => this.#outbox.get(id) !== undefined,
+      convict: (id) => this.#convict(id),
+    });
   }
 
   /** Requests that wait for an answer. */
@@ -69,16 +83,14 @@ export class Requester {
 
   /** It was answered, or nobody waits for it any more. */
   forget(id: string): void {
+    this.#judge.forget(id);
     this.#outbox.delete(id);
   }
 
-  /**
-   * Messages may be published.
-   * @param replyTo name of the queue that answers are expected in
-   */
-  resume(channel: Channel, replyTo: string): void {
+  /** Messages may be published. */
+  resume(channel: Channel): void {
     this.#channel = channel;
-    this.#replyTo = replyTo;
+    this.#judge.resume(channel);
     this.drained();
   }
 
@@ -104,18 +116,21 @@ export class Requester {
   }
 
   /** A node told its connection: where to put requests for it from now on. */
-  peerConnected(nodeID: string, { epoch, gapMs }: PeerConnection): void {
+  peerConnected(nodeID: string, { instance, epoch }: PeerConnection): void {
+    this.#judge.peerIs(nodeID, instance);
     const known = this.#peers.get(nodeID);
-    if (known === epoch) return;
-    this.#peers.set(nodeID, epoch);
-    const lostAt = this.#host.clock.now() - gapMs;
-    if (known !== undefined) {
-      this.#resendOf(nodeID, ({ seat, at }) => seat.epoch === known && at <= lostAt);
-    }
+    if (known?.epoch === epoch) return;
+    this.#peers.set(nodeID, { instance, epoch });
+    if (!known) return;
+    if (known.instance === instance) this.#resendOf(nodeID, ({ seat }) => seat.epoch === known.epoch);
+    else this.#resendLater(nodeID, known);
   }
 
   /** A node left in good order: what it leaves behind is handed over. */
   peerLeft(nodeID: string): void {
+    const known = this.#peers.get(nodeID);
+    if (known) this.#resendLater(nodeID, known);
+    this.#judge.peerLeft(nodeID);
     this.#peers.delete(nodeID);
   }
 
@@ -125,9 +140,31 @@ export class Requester {
     this.#resendOf(nodeID, () => true);
   }
 
+  /** A message about one of our requests from a node that tries it: see `Judge`. */
+  heard(message: Message): void {
+    if (message.properties.type === "TRIAL") this.#judge.asked(message);
+    else this.#judge.heard(message);
+  }
+
+  #convict(id: string): void {
+    const action = this.#outbox.get(id)?.action ?? "unknown";
+    const text = `A process that did nothing but this request of ${action} died`;
+    this.#host.refuse(id, new ServingError("POISON_REQUEST", text, { action }));
+  }
+
+  #resendLater(nodeID: string, { epoch }: PeerConnection): void {
+    this.#host.clock.setTimeout(
+      () => this.#resendOf(nodeID, ({ seat }) => seat.epoch === epoch),
+      HANDED_OVER_MS,
+    );
+  }
+
   #resendOf(nodeID: string, isLost: (sent: NonNullable<Outgoing["sent"]>) => boolean): void {
     this.#resend(
-      Array.from(this.#outbox).filter(({ target, sent }) => target === nodeID && sent && isLost(sent)),
+      Array.from(this.#outbox).filter(
+        // One that was tried alone is on its way, and a second copy of a poison costs more processes.
+        ({ id, target, sent }) => target === nodeID && sent && isLost(sent) && !this.#judge.isTried(id),
+      ),
     );
   }
 
@@ -146,7 +183,7 @@ export class Requester {
     const left = at + timeout - now;
     if (!channel || left <= 0) return;
     if (request.sent) settings.observe("resent", action);
-    const seat: Seat = { nodeID: target, epoch: this.#peers.get(target) ?? "" };
+    const seat: Seat = { nodeID: target, epoch: this.#peers.get(target)?.epoch ?? "" };
     request.sent = { on: channel, at: now, seat };
     this.#congested = !channel.publish(
       pinned ? topology.nodeExchange : topology.targetedExchange,
@@ -154,11 +191,10 @@ export class Requester {
       body,
       {
         messageId: id,
-        replyTo: this.#replyTo,
         appId: nodeID,
         type: "REQ",
         expiration: Math.ceil(left),
-        headers: { action, by: instanceID, at, timeout },
+        headers: { action, by: instanceID, at, timeout, attempts: 0 },
         mandatory: true,
       },
     );

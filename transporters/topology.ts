@@ -20,9 +20,9 @@ const MAX_PACKETS = 10_000;
 /** Of requests and dead letters in one queue: a quarter of the memory of a small RabbitMQ. */
 const MAX_BYTES = 256 * 1024 * 1024;
 /** The longest a dead letter may be kept; each has its own expiry below that. */
-const LONGEST_DEAD_LETTER_MS = 30 * 24 * 3_600_000;
+export const LONGEST_DEAD_LETTER_MS = 30 * 24 * 3_600_000;
 /** Deliveries RabbitMQ itself allows. No verdict rests on it: it is there for what kills a node before we see it. */
-const DELIVERY_LIMIT = 20;
+const DELIVERY_LIMIT = 100;
 /** People look at dead letters again and again, and each look is a delivery. RabbitMQ 4 would stop them after 20. */
 const NO_DELIVERY_LIMIT = 1_000_000;
 
@@ -55,7 +55,7 @@ export interface Seat {
  *                                               ▼
  * caller ◄─ error ─ any node ◄─ DEAD ◄─ DEADX (fanout)                any node ─► DEADLETTERS, for people
  *
- * answers, packets and calls for one node ─► NODE.<seat>, its inbox; by queue name, NODE (direct) or ALL (direct)
+ * answers, packets and calls for one node ─► NODE (direct, by node ID), packets for all ─► ALL ─► NODE.<seat>, its inbox
  * ```
  *
  * **Nothing lasting has one home.** Queues that outlive a process are quorum queues. A node's own queues live on the

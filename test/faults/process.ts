@@ -3,6 +3,7 @@ import type { Random } from "../../testkit/random.ts";
 import type { VirtualClock } from "../../testkit/virtual-clock.ts";
 import { LastingConnection } from "../../transporters/connection.ts";
 import { RequestConsumer } from "../../transporters/consumer.ts";
+import { openInbox } from "../../transporters/inbox.ts";
 import { MessageAge } from "../../transporters/message-age.ts";
 import { type Settings, settings } from "../../transporters/options.ts";
 import type { Channel, Clock, Message } from "../../transporters/ports.ts";
@@ -125,8 +126,6 @@ export class SimulatedProcess {
   readonly #handling = new Map<string, () => void>();
   #seat: Seat;
   #epochs = 0;
-  #lostAt = 0;
-  #gapMs = 0;
   #introduced = false;
   #leaving = false;
   alive = true;
@@ -147,11 +146,9 @@ export class SimulatedProcess {
     const say = (message: string, details?: Record<string, unknown>) =>
       log(`${nodeID}: ${message}${details ? ` ${JSON.stringify(details)}` : ""}`);
     const warnings = new Warnings({ info: say, warn: say, error: say }, () => clock.now());
-    const common = { clock, topology: this.#topology, settings: own };
+    const common = { nodeID, instanceID, clock, topology: this.#topology, settings: own };
     this.#requester = new Requester({
       ...common,
-      nodeID,
-      instanceID,
       refuse: (id, error) => this.#settled(id, error.type),
     });
     this.#consumer = new RequestConsumer({
@@ -218,6 +215,8 @@ export class SimulatedProcess {
     await this.#connection.stop();
     this.alive = false;
     this.clock.die();
+    // Whatever RabbitMQ made of the goodbye.
+    this.link?.processDied();
   }
 
   /** SIGSTOP, until `thaw`. */
@@ -270,34 +269,23 @@ export class SimulatedProcess {
   }
 
   async #prepare(channel: Channel): Promise<void> {
-    const topology = this.#topology;
-    this.#gapMs = this.clock.now() - this.#lostAt;
-    this.#seat = { nodeID: this.nodeID, epoch: `${this.#options.instanceID}-${this.#epochs++}` };
-    await channel.assertExchange(topology.sharedExchange, "topic", {});
-    await channel.assertExchange(topology.targetedExchange, "topic", {
-      alternateExchange: topology.sharedExchange,
+    const { instanceID } = this.#options;
+    this.#seat = { nodeID: this.nodeID, epoch: `${instanceID}-${this.#epochs++}` };
+    await openInbox(channel, this.#topology, this.#seat, {
+      instanceID,
+      hears: BROADCASTS,
+      receive: (message) => this.#receive(message),
     });
-    await channel.assertExchange(topology.deadExchange, "fanout", {});
-    await channel.assertExchange(topology.nodeExchange, "direct", {});
-    await channel.assertExchange(topology.allExchange, "direct", {});
-    const kept = topology.deadLetters();
-    await channel.assertQueue(kept.name, kept.options);
-    const inbox = topology.inbox(this.#seat);
-    await channel.assertQueue(inbox.name, inbox.options);
-    await channel.bindQueue(inbox.name, topology.nodeExchange, this.nodeID);
-    for (const cmd of BROADCASTS) await channel.bindQueue(inbox.name, topology.allExchange, cmd);
-    await channel.consume(inbox.name, (message) => this.#receive(message), { noAck: true });
     await this.#consumer.attach(channel, this.#seat);
   }
 
   #opened(channel: Channel): void {
-    this.#requester.resume(channel, this.#topology.inbox(this.#seat).name);
+    this.#requester.resume(channel);
     for (const known of this.#known.values()) known.heardAt = this.clock.now();
     if (this.#introduced) this.#introduce();
   }
 
   #closed(): void {
-    this.#lostAt = this.clock.now();
     this.#requester.pause();
     this.#consumer.detach();
   }
@@ -313,7 +301,7 @@ export class SimulatedProcess {
     await this.#consumer
       .serve(actions.length > 0 ? actions : undefined)
       .catch((error: Error) => this.#connection.fail(error.message));
-    const connection = { epoch: this.#seat.epoch, gapMs: this.#gapMs };
+    const connection = { instance: instanceID, epoch: this.#seat.epoch };
     const info: Packet = { cmd: "INFO", sender: this.nodeID, instance: instanceID, actions, connection };
     if (target === undefined) this.#broadcast(info);
     else
@@ -342,7 +330,16 @@ export class SimulatedProcess {
       this.#connection.fail("RabbitMQ cancelled the consumer of the inbox");
       return;
     }
-    if (message.properties.type === "RES") {
+    const { type } = message.properties;
+    if (type === "TRIAL" || type === "HERE") {
+      this.#requester.heard(message);
+      return;
+    }
+    if (type === "RULING" || type === "PROBE") {
+      this.#consumer.heard(message);
+      return;
+    }
+    if (type === "RES") {
       const { id, code } = JSON.parse(message.content.toString()) as Reply;
       this.#settled(id, code);
       return;

@@ -735,8 +735,12 @@ class ServerChannel implements Channel {
     return this.#link.rabbit;
   }
 
+  get #isOpen(): boolean {
+    return this.#open && this.#link.clientOpen;
+  }
+
   #assertOpen(): void {
-    if (!this.#open || !this.#link.clientOpen) throw new Error("Channel closed");
+    if (!this.#isOpen) throw new Error("Channel closed");
   }
 
   async #ask<T>(command: () => T | Promise<T>): Promise<T> {
@@ -826,8 +830,12 @@ class ServerChannel implements Channel {
     });
   }
 
+  flush(): Promise<void> {
+    return this.#ask(() => {});
+  }
+
   publish(exchange: string, key: string, content: Buffer, options: Options.Publish): boolean {
-    this.#assertOpen();
+    if (!this.#isOpen) return true;
     const { messageId, replyTo, type, appId, timestamp, headers = {}, expiration, mandatory } = options;
     const properties: Properties = {
       ...(messageId === undefined ? {} : { messageId }),
@@ -869,7 +877,7 @@ class ServerChannel implements Channel {
   }
 
   #answer(tag: number, settle: (delivery: Delivery) => void): void {
-    this.#assertOpen();
+    if (!this.#isOpen) return;
     this.#link.tell(() => {
       if (!this.#heeded) return;
       const delivery = this.#deliveries.get(tag);

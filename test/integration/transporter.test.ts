@@ -425,7 +425,7 @@ describe("draining", () => {
 describe("strange messages", () => {
   test("garbage, other serializers and other protocol versions are dropped, with a line for each kind", async () => {
     const [caller, a] = await twoNodes();
-    const request = { messageId: "id", replyTo: queuesOf(caller).inbox, appId: "caller" };
+    const request = { messageId: "id", appId: "caller" };
     const headers = { action: "work.do", by: "x", at: 0, timeout: 60_000 };
     const payload = { ver: "5", sender: "caller", id: "id", action: "work.do", params: {}, meta: {} };
     const kinds: Injection[] = [
@@ -487,31 +487,10 @@ describe("strange messages", () => {
 });
 
 describe("dead letters", () => {
-  test("a suspect is marked for the node that runs it, not for its caller", async () => {
-    const [caller] = await twoNodes();
-    const meta = {};
-    const { transit } = caller.transporter;
-    const answer = new Promise((resolve, reject) => {
-      const pending = { action: { name: "work.do" }, ctx: { meta }, resolve, reject };
-      transit.pendingRequests.set("id", pending as never);
-    });
-    const payload = { ver: "5", sender: "caller", id: "id", action: "work.do", params: { name: "r" }, meta };
-    const headers = { action: "work.do", by: "x", at: 0, timeout: 60_000, attempts: 2 };
-    const request = { messageId: "id", replyTo: queuesOf(caller).inbox, appId: "caller", headers };
-    await inject([
-      caller.transporter.topology.quarantine("work.do").name,
-      Buffer.from(encode(payload)),
-      request,
-    ]);
-
-    await expect(answer).resolves.toMatchObject({ name: "r", suspect: true });
-    expect(meta).toEqual({});
-  });
-
   test("are kept, can be looked at again and again, and be purged", async () => {
     const [caller, a, b] = await twoNodes();
     const headers = { action: "work.do", by: "x", at: 0, timeout: 60_000, attempts: 3 };
-    const request = { messageId: "id", replyTo: queuesOf(caller).inbox, appId: "caller", headers };
+    const request = { messageId: "id", appId: "caller", headers };
     await inject([a.transporter.topology.quarantine("work.do").name, Buffer.from("poison"), request]);
 
     const letters = await eventually(async () => {

@@ -1,4 +1,4 @@
-import { FakeClock } from "../../../testkit/fake-clock.ts";
+import { FakeClock, settle } from "../../../testkit/fake-clock.ts";
 import { RequestConsumer } from "../../../transporters/consumer.ts";
 import { MessageAge } from "../../../transporters/message-age.ts";
 import { settings } from "../../../transporters/options.ts";
@@ -12,9 +12,9 @@ const seat = { nodeID: "node-1", epoch: "e" };
 const shared = topology.shared(ACTION).name;
 const targeted = topology.targeted(seat, 500).name;
 
-function request(messageId: string, clock: FakeClock, action = ACTION, replyTo = "inbox") {
+function request(messageId: string, clock: FakeClock, action = ACTION) {
   const headers = { action, by: "instance", at: clock.now(), timeout: 5000 };
-  return { messageId, replyTo, appId: "caller", headers };
+  return { messageId, appId: "caller", headers };
 }
 
 async function serving() {
@@ -25,6 +25,8 @@ async function serving() {
   /** Ends the work on a request. */
   const finish = new Map<string, () => void>();
   const requests: RequestConsumer = new RequestConsumer({
+    nodeID: seat.nodeID,
+    instanceID: "instance-1",
     clock,
     topology,
     settings: settings({ url: "amqp://rabbit", prefetch: 8 }),
@@ -79,19 +81,19 @@ test("an answer goes where its request wants it, and before the request is ackno
   await requests.drain;
   await clock.step();
   expect(channel.published.map(({ exchange, key, content }) => [exchange, key, String(content)])).toEqual([
-    ["", "inbox", "answer to r"],
+    [topology.nodeExchange, "caller", "answer to r"],
   ]);
   expect(channel.settled).toEqual(["ack r"]);
 });
 
-test("a caller that asks again over a new connection gets the answer there, of the same run", async () => {
+test("a copy of what runs is not run: both are acknowledged after the one answer", async () => {
   const { clock, channel, finish } = await serving();
   channel.deliver(targeted, request("slow", clock));
-  channel.deliver(shared, request("slow", clock, ACTION, "new inbox"));
+  channel.deliver(shared, request("slow", clock));
   await clock.step();
   finish.get("slow")?.();
   await clock.step();
-  expect(channel.published.map(({ key }) => key)).toEqual(["new inbox"]);
+  expect(channel.published.map(({ key }) => key)).toEqual(["caller"]);
   expect(channel.settled).toEqual(["ack slow", "ack slow"]);
 });
 
@@ -108,8 +110,66 @@ test("an answer made without a connection is sent over the next, before anything
   expect(next.consumers.size).toBe(0);
   await attached;
   expect(next.consumers.size).toBeGreaterThan(0);
+  // Its caller may have been away as well.
   next.deliver(shared, request("slow", clock));
-  next.deliver(shared, request("slow", clock, ACTION, "new inbox"));
-  expect(next.published.map(({ key }) => key)).toEqual(["inbox", "new inbox"]);
-  expect(next.settled).toEqual(["ack slow", "ack slow"]);
+  expect(next.published.map(({ content }) => String(content))).toEqual(["answer to slow", "answer to slow"]);
+  expect(next.settled).toEqual(["ack slow"]);
+});
+
+test("a suspect whose group died is tried alone, once its caller agrees and nothing else runs", async () => {
+  const { clock, channel, requests, cancelled, finish } = await serving();
+  channel.deliver(targeted, request("slow", clock));
+  const suspect = request("slow suspect", clock);
+  const headers = { ...suspect.headers, "x-delivery-count": 1 };
+  channel.deliver(topology.quarantine(ACTION).name, { ...suspect, headers }, true);
+  cancelled.resolve();
+  await clock.step();
+  expect(channel.consumers.has(targeted)).toBe(false);
+  expect(channel.consumers.has(shared)).toBe(false);
+  expect(channel.published).toEqual([]);
+  finish.get("slow")?.();
+  await settle();
+  const asked = channel.published.at(-1);
+  expect(asked).toMatchObject({
+    exchange: topology.nodeExchange,
+    key: "caller",
+    options: { type: "TRIAL", messageId: "slow suspect", appId: "node-1", headers: { by: "instance-1" } },
+  });
+  expect(finish.has("slow suspect")).toBe(false);
+  requests.heard({
+    content: Buffer.alloc(0),
+    fields: { deliveryTag: 0, redelivered: false },
+    properties: { type: "RULING", messageId: "slow suspect", appId: "caller", headers: { ruling: "go" } },
+  });
+  await settle();
+  const payload: { id: string; meta?: { $suspect?: boolean } } = { id: "slow suspect" };
+  requests.annotate(payload);
+  expect(payload.meta).toEqual({ $suspect: true });
+  finish.get("slow suspect")?.();
+  await settle();
+  expect(channel.settled).toEqual(["ack slow", "ack slow suspect"]);
+  expect(channel.consumers.has(targeted)).toBe(true);
+});
+
+test("a node whose hands are full takes nothing from the shared queue", async () => {
+  const { clock, channel, cancelled, finish } = await serving();
+  cancelled.resolve();
+  for (let i = 0; i < 8; i++) channel.deliver(targeted, request(`slow-${i}`, clock));
+  await settle();
+  expect(channel.consumers.has(shared)).toBe(false);
+  expect(channel.consumers.has(targeted)).toBe(true);
+  for (let i = 0; i < 5; i++) finish.get(`slow-${i}`)?.();
+  await settle();
+  expect(channel.consumers.has(shared)).toBe(true);
+});
+
+test("what comes beyond the budget waits here until something ends", async () => {
+  const { clock, channel, requests, finish } = await serving();
+  for (let i = 0; i < 10; i++) channel.deliver(i % 2 ? targeted : shared, request(`slow-${i}`, clock));
+  await settle();
+  expect(finish.size).toBe(8);
+  expect(requests.inFlight).toBe(10);
+  finish.get("slow-0")?.();
+  await settle();
+  expect(finish.size).toBe(9);
 });

@@ -54,6 +54,7 @@ export class FakeChannel implements Channel {
   async purgeQueue(): Promise<number> {
     return 0;
   }
+  async flush(): Promise<void> {}
   async close(): Promise<void> {}
 
   /** Delivers a message to the consumer of `queue`; false if there is none. */

@@ -1,0 +1,129 @@
+import type { Channel, Clock, Message } from "./ports.ts";
+import type { Topology } from "./topology.ts";
+import type { Ruling } from "./trials.ts";
+
+/**
+ * A process that answers to nobody for this long is taken for dead, if no other has come in its place before: a node
+ * that is started anew under its name proves the death at once. Longer than a process is cut off or stands still
+ * without being restarted, as a liveness probe would do.
+ */
+const PROOF_MS = 15_000;
+
+/** What the judge needs from the requester. */
+export interface Bench {
+  readonly nodeID: string;
+  readonly clock: Clock;
+  readonly topology: Topology;
+  /** Whether somebody still waits for the request. */
+  waitsFor(id: string): boolean;
+  /** Ends a request that is poison. */
+  convict(id: string): void;
+}
+
+/** A request was in a process with nothing else beside it. */
+interface Trial {
+  /** Node ID of that process. */
+  readonly node: string;
+  /** And its instance. */
+  readonly by: string;
+  /** When it first did not answer; undefined while it is not doubted. */
+  silentSince: number | undefined;
+}
+
+/**
+ * The caller's part in the trials of its requests. It alone outlives them, so it remembers which process was allowed to
+ * try a request alone. When another one asks for the same, the first either died or lost its connection: it is asked,
+ * by its instance, whether it is still there.
+ */
+export class Judge {
+  readonly #bench: Bench;
+  readonly #trials = new Map<string, Trial>();
+  /** The latest instance of every node. */
+  readonly #instances = new Map<string, string>();
+  #channel: Channel | undefined;
+
+  constructor(bench: Bench) {
+    this.#bench = bench;
+  }
+
+  /** Requests that were tried alone and are not answered. */
+  get size(): number {
+    return this.#trials.size;
+  }
+
+  resume(channel: Channel): void {
+    if (channel === this.#channel) return;
+    this.#channel = channel;
+    // A trial may have ended well while we were away, and its process have died since.
+    this.#trials.clear();
+  }
+
+  isTried(id: string): boolean {
+    return this.#trials.has(id);
+  }
+
+  forget(id: string): void {
+    this.#trials.delete(id);
+  }
+
+  /** A node asks to try a request alone: `TRIAL`. */
+  asked({ properties: { messageId: id, appId: node, headers } }: Message): void {
+    const by = headers?.["by"];
+    if (id === undefined || node === undefined || typeof by !== "string") return;
+    this.peerIs(node, by);
+    this.#send(this.#bench.topology.nodeExchange, node, "RULING", id, { ruling: this.#rule(id, node, by) });
+  }
+
+  /** A node told which process it is. */
+  peerIs(node: string, instance: string): void {
+    this.#instances.set(node, instance);
+  }
+
+  /** A node left in good order, or is gone. */
+  peerLeft(node: string): void {
+    this.#instances.delete(node);
+  }
+
+  /** A process says whether it still has a request: `HERE`. */
+  heard({ properties: { messageId: id = "", headers } }: Message): void {
+    const trial = this.#trials.get(id);
+    if (!trial || headers?.["by"] !== trial.by) return;
+    // It lives. If it has the request, its answer will come; if not, it was no death that ended the trial.
+    trial.silentSince = undefined;
+    if (headers["has"] !== true) this.#trials.delete(id);
+  }
+
+  #rule(id: string, node: string, by: string): Ruling {
+    const { clock, topology, waitsFor, convict } = this.#bench;
+    if (!waitsFor(id)) return "drop";
+    const trial = this.#trials.get(id);
+    // One that asks again did not begin: what it runs it does not ask for.
+    if (!trial || trial.by === by) {
+      this.#trials.set(id, { node, by, silentSince: undefined });
+      return "go";
+    }
+    trial.silentSince ??= clock.now();
+    const replaced = (this.#instances.get(trial.node) ?? trial.by) !== trial.by;
+    if (replaced || clock.now() - trial.silentSince >= PROOF_MS) {
+      convict(id);
+      return "poison";
+    }
+    this.#send(topology.nodeExchange, trial.by, "PROBE", id, {});
+    return "wait";
+  }
+
+  #send(
+    exchange: string,
+    key: string,
+    type: string,
+    messageId: string,
+    headers: Record<string, unknown>,
+  ): void {
+    this.#channel?.publish(exchange, key, Buffer.alloc(0), {
+      type,
+      messageId,
+      appId: this.#bench.nodeID,
+      headers,
+    });
+  }
+}
