@@ -1,17 +1,19 @@
 import { existsSync, readdirSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { ServiceBroker, type ServiceSchema } from "moleculer";
+import { ServiceBroker } from "moleculer";
 import type { Env } from "../lib/env.ts";
+import { checkedService } from "../lib/service-check.ts";
 import { StartError } from "../lib/start-error.ts";
 import { brokerOptions } from "../moleculer.config.ts";
 
 const SUFFIX = ".service.ts";
 
 /**
- * Service files by name: `services/resnet-cat.service.ts` is "resnet-cat". Of two with one name the later wins.
+ * Service files by name: `services/resnet-cat.service.ts` is "resnet-cat".
  *
- * @throws StartError for a folder that there is not
+ * @throws StartError for a folder that there is not, and for two files of one name: which of them answers must not
+ *   depend on the order of their folders
  */
 export function serviceFiles(dirs: readonly string[]): Map<string, string> {
   const files = new Map<string, string>();
@@ -20,7 +22,12 @@ export function serviceFiles(dirs: readonly string[]): Map<string, string> {
     for (const entry of readdirSync(dir, { recursive: true, encoding: "utf8" }).sort()) {
       if (entry.endsWith(SUFFIX)) {
         const base = entry.slice(entry.lastIndexOf("/") + 1, -SUFFIX.length);
-        files.set(base, resolve(dir, entry));
+        const file = resolve(dir, entry);
+        const known = files.get(base);
+        if (known !== undefined && known !== file) {
+          throw new StartError(`Two services are called "${base}": ${known} and ${file}`);
+        }
+        files.set(base, file);
       }
     }
   }
@@ -44,8 +51,25 @@ export async function createApp(env: Env, names?: readonly string[]): Promise<Se
   }
   const broker = new ServiceBroker(brokerOptions(env));
   for (const name of hosted) {
-    const module = (await import(pathToFileURL(files.get(name) ?? "").href)) as { default: ServiceSchema };
-    broker.createService(module.default);
+    const file = files.get(name) ?? "";
+    createService(broker, file, name, await import(pathToFileURL(file).href));
   }
   return broker;
+}
+
+/** @throws StartError, with the file, for settings that are wrong or ask for what there is not */
+function createService(
+  broker: ServiceBroker,
+  file: string,
+  name: string,
+  module: { default?: unknown },
+): void {
+  const schema = checkedService(file, name, module);
+  try {
+    broker.createService(schema);
+  } catch (error) {
+    throw error instanceof StartError
+      ? new StartError(`${file} cannot be started:\n  ${error.message}`)
+      : error;
+  }
 }

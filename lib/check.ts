@@ -109,7 +109,7 @@ function keysAt(schema: z.ZodType, path: readonly string[], value: unknown): rea
 
 /** The schema that says what is inside: without "optional", and of several kinds the one that `value` names. */
 function bare(schema: z.ZodType, value: unknown): z.ZodType {
-  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) {
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault) {
     return bare(schema.unwrap() as z.ZodType, value);
   }
   if (!(schema instanceof z.ZodDiscriminatedUnion)) return schema;

@@ -1,10 +1,11 @@
 import type { Context } from "moleculer";
+import { z } from "zod";
 import { Batcher } from "../lib/batching/batcher.ts";
 import type { SettledItem } from "../lib/batching/options.ts";
 import { FixedSlots } from "../lib/batching/slots.ts";
 import { defineMixin } from "../lib/define.ts";
-import { env } from "../lib/env.ts";
 import { loadOf } from "../lib/load/load.ts";
+import { batchingSettings, whole } from "../lib/models/settings.ts";
 import { CANCEL_EVENT, type CancelEvent, cancellationsOf } from "../lib/request/cancellation.ts";
 import { scopeOf } from "../lib/request/scope.ts";
 import { BatchObserver, observeItems } from "../lib/telemetry/observe.ts";
@@ -22,16 +23,9 @@ interface Vars {
 export const Batching = defineMixin<Vars>()({
   deploy: { role: "model" },
 
-  settings: {
-    /** See `BatcherOptions`. */
-    batching: {
-      maxBatchSize: env.MAX_BATCH_SIZE,
-      maxQueueSize: env.MAX_QUEUE_SIZE,
-      maxQueueDelayMs: env.MAX_QUEUE_DELAY_MS,
-      latencyTargetMs: env.LATENCY_TARGET_MS,
-      concurrency: 1,
-    },
-  },
+  settings: z.looseObject({
+    batching: batchingSettings.extend({ concurrency: whole(1).default(1) }).prefault({}),
+  }),
 
   created() {
     const { latencyTargetMs, concurrency, ...bounds } = this.settings.batching;

@@ -1,4 +1,5 @@
 import { defineMixin } from "../lib/define.ts";
+import { classifierSettings } from "../lib/models/settings.ts";
 import type { ClassificationAsk } from "../lib/tasks/classification.ts";
 import { Model } from "./model.mixin.ts";
 
@@ -14,12 +15,7 @@ import { Model } from "./model.mixin.ts";
 export const ImageClassifier = defineMixin()({
   mixins: [Model],
 
-  settings: {
-    /** Key of the manifest's `groups`: the labels that mean yes. */
-    group: "",
-    /** Yes from this probability on, 0–1. */
-    threshold: 0.5,
-  },
+  settings: classifierSettings,
 
   methods: {
     ask(): ClassificationAsk {

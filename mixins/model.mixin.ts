@@ -1,12 +1,9 @@
-import { resolve } from "node:path";
 import type { Context, Service } from "moleculer";
 import { defineMixin } from "../lib/define.ts";
-import { THREADS } from "../lib/engines/cores.ts";
-import { env } from "../lib/env.ts";
 import { routeOf } from "../lib/models/identity.ts";
-import { latestVersion } from "../lib/models/manifest.ts";
-import { Model as ModelVersion } from "../lib/models/model.ts";
+import { newestVersion } from "../lib/models/model.ts";
 import { ServedModel } from "../lib/models/served.ts";
+import { modelSettings } from "../lib/models/settings.ts";
 import { CANCEL_EVENT, type CancelEvent, cancellationsOf } from "../lib/request/cancellation.ts";
 import { scopeOf } from "../lib/request/scope.ts";
 import { gauge } from "../lib/telemetry/metrics.ts";
@@ -44,39 +41,17 @@ const params = {
 export const Model = defineMixin<Vars>()({
   deploy: { role: "model" },
 
-  settings: {
-    /** Folder of the model below `modelsDir`. */
-    model: "",
-    /** The question in plain words, for people. */
-    question: "",
-    /** The question as the model's task wants it: of a classifier `{ group, threshold }`. */
-    ask: {} as unknown,
-    modelsDir: env.MODELS_DIR,
-    /** Threads of a batch that is alone. */
-    threads: THREADS,
-    /** Engines: as many batches of it are computed at once, and the weights are so often in memory. */
-    instances: env.ENGINE_INSTANCES,
-    /** Runtime that loads it; "": the one that its manifest names. */
-    runtime: "",
-    /** Whether the golden examples must come out right before it serves. */
-    checkGolden: true,
-    /** See `BatcherOptions`. */
-    batching: {
-      maxBatchSize: env.MAX_BATCH_SIZE,
-      maxQueueSize: env.MAX_QUEUE_SIZE,
-      maxQueueDelayMs: env.MAX_QUEUE_DELAY_MS,
-      latencyTargetMs: env.LATENCY_TARGET_MS,
-    },
-  },
+  settings: modelSettings,
 
   created() {
     const { model, modelsDir, question, batching, threads, instances } = this.settings;
-    const version = new ModelVersion(latestVersion(resolve(modelsDir, model)));
+    const version = newestVersion(modelsDir, model);
+    const action = `${routeOf(version.id)}.${this.name}.predict`;
     this.served = new ServedModel(this.broker, this.name, version);
     const metadata: ModelMetadata = {
       kind: "model",
       question,
-      versions: [version.served(this.ask(), `${routeOf(version.id)}.${this.name}.predict`)],
+      versions: [version.served(this.ask(), action)],
       // Not the settings' own object: what stands twice in a packet arrives once.
       batching: {
         maxBatchSize: Math.min(batching.maxBatchSize, version.manifest.maxBatch),

@@ -1,15 +1,45 @@
-import { readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
+import { nearest, problemsOf } from "../check.ts";
 import type { EngineSpec } from "../engines/engine.ts";
 import { elements, itemAt, type Tensor, type TensorSpec, type Tensors } from "../engines/tensors.ts";
 import { ServingError } from "../errors.ts";
 import type { InputSpec, Kind } from "../kinds/kind.ts";
 import { kindOf } from "../kinds/registry.ts";
+import { StartError } from "../start-error.ts";
 import { taskOf } from "../tasks/registry.ts";
 import type { Task } from "../tasks/task.ts";
 import type { ServedVersion } from "../types.ts";
 import type { ModelId } from "./identity.ts";
-import { type GoldenTensor, identityOf, type Manifest, readManifest, verifyFiles } from "./manifest.ts";
+import {
+  type GoldenTensor,
+  identityOf,
+  latestVersion,
+  type Manifest,
+  readManifest,
+  verifyFiles,
+} from "./manifest.ts";
+
+/**
+ * The newest version of a model.
+ *
+ * @throws StartError if there is none that could be used, naming the setting that asked for it and the nearest there is
+ */
+export function newestVersion(modelsDir: string, model: string): Model {
+  try {
+    return new Model(latestVersion(resolve(modelsDir, model)));
+  } catch (error) {
+    const near = existsSync(resolve(modelsDir, model)) ? undefined : nearest(model, foldersIn(modelsDir));
+    const hint = near ? `: did you mean "${near}"?` : "";
+    throw new StartError(`${(error as Error).message}, as settings.model "${model}" wants${hint}`);
+  }
+}
+
+function foldersIn(dir: string): readonly string[] {
+  return existsSync(dir)
+    ? readdirSync(dir, { withFileTypes: true }).flatMap((e) => (e.isDirectory() ? e.name : []))
+    : [];
+}
 
 /** One example of what the graph makes of an item. */
 export interface Example {
@@ -54,7 +84,7 @@ export class Model {
    *
    * @param ask what the service asks of it
    * @param action what computes it
-   * @throws Error if it cannot be asked that
+   * @throws StartError if it cannot be asked that
    */
   served(ask: unknown, action: string): ServedVersion {
     const { task } = this.manifest;
@@ -65,9 +95,19 @@ export class Model {
       task: {
         name: task.name,
         spec: this.#task.spec(task) as object,
-        question: this.#task.question(ask, task),
+        question: this.#question(ask),
       },
     };
+  }
+
+  #question(ask: unknown): unknown {
+    const problems = problemsOf(this.#task.ask, ask, "settings.ask");
+    if (problems.length > 0) throw new StartError(problems.join("\n  "));
+    try {
+      return this.#task.question(ask, this.manifest.task);
+    } catch (error) {
+      throw new StartError((error as Error).message);
+    }
   }
 
   /** @param maxBatch most items in a batch; the model's own bound counts, too */

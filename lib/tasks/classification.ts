@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { mismatch } from "../check.ts";
+import { mismatch, nearest } from "../check.ts";
 import type { Task } from "./task.ts";
 
 const text = z.string().regex(/\S/, "a text");
@@ -19,6 +19,8 @@ export const classificationPart = z.strictObject({
     .refine((groups) => Object.keys(groups).length > 0, "one group of labels or more")
     .describe("indices of labels that together answer a question, e.g. every breed for dog"),
 });
+
+const share = z.number("a number from 0 to 1").min(0, "a number from 0 to 1").max(1, "a number from 0 to 1");
 
 /** The classification part of a manifest. */
 export type ClassificationPart = Readonly<z.infer<typeof classificationPart>>;
@@ -89,10 +91,14 @@ export const classification: Task<
 
   spec: ({ labels }) => ({ labels }),
 
+  ask: z.strictObject({ group: text, threshold: share }),
+
   question({ group, threshold }, { groups }) {
     const indices = Object.hasOwn(groups, group) ? groups[group] : undefined;
     if (indices) return { group: indices, threshold };
-    throw new Error(`Expected group to be one of ${Object.keys(groups).join(", ")} but received "${group}"`);
+    const near = nearest(String(group), Object.keys(groups));
+    const known = `Expected group to be one of ${Object.keys(groups).join(", ")} but received "${group}"`;
+    throw new Error(near ? `${known}: did you mean "${near}"?` : known);
   },
 
   interpret(outputs, index, { output, labels, activation }) {

@@ -30,7 +30,9 @@ export interface Task<
   /** The outputs of the graph that are needed. */
   needs(part: Part, outputs: readonly TensorSpec[]): readonly TensorSpec[];
   spec(part: Part): Spec;
-  /** @throws Error if such a model cannot be asked that */
+  /** What a service may ask: its setting `ask`. */
+  readonly ask: z.ZodType<Ask>;
+  /** @throws Error if this model cannot be asked that */
   question(ask: Ask, part: Part): Question;
   /**
    * The output of the item at `index` of a batch.

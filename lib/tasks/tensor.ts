@@ -19,7 +19,7 @@ const DIGITS = 7;
 export const tensorTask: Task<
   Readonly<z.infer<typeof tensorTaskPart>>,
   object,
-  unknown,
+  undefined,
   null,
   Tensors,
   TensorAnswer
@@ -29,6 +29,7 @@ export const tensorTask: Task<
   contradictions: () => [],
   needs: (_, outputs) => outputs,
   spec: () => ({}),
+  ask: z.undefined("nothing"),
   question: () => null,
 
   interpret(outputs, index) {

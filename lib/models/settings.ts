@@ -1,0 +1,58 @@
+import { z } from "zod";
+import { THREADS } from "../engines/cores.ts";
+import { env } from "../env.ts";
+
+/** A whole number of at least `least`. */
+export const whole = (least: number) => {
+  const expected = `a whole number of at least ${least}`;
+  return z.int(expected).min(least, expected);
+};
+
+/** See `BatcherOptions`. */
+export const batchingSettings = z.strictObject({
+  maxBatchSize: whole(1).default(env.MAX_BATCH_SIZE),
+  maxQueueSize: whole(1).default(env.MAX_QUEUE_SIZE),
+  maxQueueDelayMs: z.number().min(0).default(env.MAX_QUEUE_DELAY_MS),
+  /** 0: none. */
+  latencyTargetMs: z.number().min(0).default(env.LATENCY_TARGET_MS),
+});
+
+/** The settings of every model's service. */
+export const modelSettings = z.strictObject({
+  model: z
+    .string()
+    .regex(/^[a-z0-9][a-z0-9_-]*$/, "the name of a folder in modelsDir")
+    .describe("folder of the model below modelsDir"),
+  question: z.string().regex(/\S/, "a question").describe("in plain words, for people"),
+  ask: z
+    .unknown()
+    .optional()
+    .describe("the question as the model's task wants it: of a classifier { group, threshold }"),
+  modelsDir: z.string().min(1, "a folder").default(env.MODELS_DIR),
+  threads: whole(1).default(THREADS).describe("of a batch that is alone"),
+  instances: whole(1)
+    .default(env.ENGINE_INSTANCES)
+    .describe("engines: as many batches are computed at once, and the weights are so often in memory"),
+  runtime: z.string().default("").describe('runtime that loads it; "": the one that its manifest names'),
+  checkGolden: z
+    .boolean()
+    .default(true)
+    .describe("whether the golden examples must come out right before it serves"),
+  batching: batchingSettings
+    .refine(
+      ({ maxBatchSize, maxQueueSize }) => maxQueueSize >= maxBatchSize,
+      "a maxQueueSize of at least maxBatchSize",
+    )
+    .prefault({}),
+});
+
+/** The settings of a service that asks a classifier for yes or no. */
+export const classifierSettings = modelSettings.omit({ ask: true }).extend({
+  group: z.string().min(1, "a group of the manifest").describe("the labels that mean yes"),
+  threshold: z
+    .number()
+    .min(0, "a number from 0 to 1")
+    .max(1, "a number from 0 to 1")
+    .default(0.5)
+    .describe("yes from this probability on"),
+});
