@@ -77,7 +77,7 @@ export class EngineCrashedError extends ServingError {
   readonly killed: boolean;
 
   constructor(model: string, reason: string, { killed = false }: { readonly killed?: boolean } = {}) {
-    super("ENGINE_CRASHED", `The engine of ${model} died: ${reason}`, { model });
+    super("ENGINE_CRASHED", `The engine of ${model} died: ${withoutFolders(reason)}`, { model });
     this.killed = killed;
   }
 }
@@ -90,7 +90,7 @@ export class PoisonError extends ServingError {
 
 export class PredictionFailedError extends ServingError {
   constructor(model: string, reason: string) {
-    super("PREDICTION_FAILED", `${model} failed on this input: ${reason}`, { model });
+    super("PREDICTION_FAILED", `${model} failed on this input: ${withoutFolders(reason)}`, { model });
   }
 }
 
@@ -141,6 +141,11 @@ export function errorCode(error: unknown): ErrorCode {
   if (typeof type !== "string") return "INTERNAL";
   if (Object.hasOwn(ERRORS, type)) return type as ErrorCode;
   return Object.hasOwn(MOLECULER_TYPES, type) ? (MOLECULER_TYPES[type] ?? "INTERNAL") : "INTERNAL";
+}
+
+/** Runtimes name files in full; where they lie here is no client's business. */
+function withoutFolders(reason: string): string {
+  return reason.replace(/(?:file:\/\/)?\/(?:[\w.@+~-]+\/)+/g, "…/");
 }
 
 function sentence(text: string): string {

@@ -1,5 +1,13 @@
 import { Errors } from "moleculer";
-import { ERRORS, errorCode, QueueFullError, ServingError, toWire } from "../../../lib/errors.ts";
+import {
+  EngineCrashedError,
+  ERRORS,
+  errorCode,
+  PredictionFailedError,
+  QueueFullError,
+  ServingError,
+  toWire,
+} from "../../../lib/errors.ts";
 
 describe("errors on the wire", () => {
   test("an error of the table keeps its message and says whether to try again", () => {
@@ -44,6 +52,16 @@ describe("errors on the wire", () => {
     );
     const restored = regenerator.restore(JSON.parse(JSON.stringify(plain)), {} as never);
     expect(toWire(restored)).toEqual({ code: "INVALID_IMAGE", message: "It is truncated", retryable: false });
+  });
+
+  test.each([
+    ["Load model from /srv/models/pets/1/model.onnx failed", "Load model from …/model.onnx failed"],
+    ["Cannot find file:///app/lib/engines/onnx.ts", "Cannot find …/onnx.ts"],
+    ["a ratio of 3/4 and 5 images/s", "a ratio of 3/4 and 5 images/s"],
+  ])("what a runtime says is told without our folders: %s", (reason, told) => {
+    for (const error of [new EngineCrashedError("m", reason), new PredictionFailedError("m", reason)]) {
+      expect(toWire(error).message.endsWith(told)).toBe(true);
+    }
   });
 
   test("every row has a status of HTTP and an explanation", () => {
