@@ -98,9 +98,11 @@ export async function readInputs(
     );
   }, limits.timeoutMs);
   let received = 0;
+  let pieces = 0;
   const count = (bytes: number) => {
     hold(bytes);
     received += bytes;
+    if (++pieces > FREE_PIECES && received < MIN_PIECE_BYTES * pieces) throw tooSmallPieces();
   };
   const endWatch = watchRate(() => received, limits.minBodyRate, fail);
   const { ended, stop } = pump(body, parser, count, fail);
@@ -312,6 +314,18 @@ function maxFormBytes({ maxBytes, maxInputs }: Pick<BodyLimits, "maxBytes" | "ma
     maxInputs * (maxBytes + MAX_PART_HEADER_BYTES) +
     MAX_OTHER_PARTS * (MAX_FIELD_BYTES + MAX_PART_HEADER_BYTES)
   );
+}
+
+/**
+ * Each piece of a body, be it a chunk or what one read gave, costs some microseconds, however small: a megabyte in chunks
+ * of one byte is several seconds of everyone's time. Chunks have kilobytes, packets a thousand bytes and more; the first
+ * pieces may be of any size.
+ */
+const FREE_PIECES = 1000;
+const MIN_PIECE_BYTES = 128;
+
+function tooSmallPieces(): ServingError {
+  return new ServingError("BAD_REQUEST", `Expected the body in pieces of at least ${MIN_PIECE_BYTES} bytes`);
 }
 
 function tooManyBytes({ noun }: Kind, { maxBytes }: Pick<BodyLimits, "maxBytes">): ServingError {

@@ -88,6 +88,8 @@ export class Listener {
       refuse(req, res, new ServingError("EXPECTATION_FAILED", "Expected no Expect but 100-continue"));
     });
     this.server.on("connect", (_req: IncomingMessage, socket: Socket) => {
+      // Node has let go of it: a client that resets the connection would end the process.
+      socket.on("error", () => {});
       this.#answerRaw(socket, rawAnswer("METHOD_NOT_ALLOWED", "This is no proxy"));
     });
     this.server.on("connection", (socket: Socket) => {

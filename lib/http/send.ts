@@ -6,6 +6,8 @@ import type { Answer } from "./answer.ts";
 /** How long, and how much of, an unwanted request is read and thrown away after its answer. */
 export const LINGER_MS = 2000;
 const LINGER_BYTES = 32 * 1024 * 1024;
+/** What a piece of it counts as, at least: a tiny chunk takes as long to read. */
+const LINGER_PIECE_BYTES = 4096;
 /** A refused body of at most this is read and dropped rather than paid for with the connection. */
 const DROPPED_BYTES = 256 * 1024;
 
@@ -65,7 +67,7 @@ function linger(req: IncomingMessage, res: ServerResponse): void {
   const timer = setTimeout(close, LINGER_MS);
   req.once("end", close).once("close", close);
   req.on("data", (chunk: Buffer) => {
-    bytes += chunk.length;
+    bytes += Math.max(chunk.length, LINGER_PIECE_BYTES);
     if (bytes > LINGER_BYTES) close();
   });
   req.resume();

@@ -713,6 +713,26 @@ describe("at the door", () => {
     expect(answers).toEqual(["HTTP/1.1 200", "HTTP/1.1 404", "HTTP/1.1 200"]);
   });
 
+  test("clients that ask for a tunnel and reset the connection do no harm", async () => {
+    const { url } = await start();
+    for (let client = 0; client < 20; client++) {
+      const socket = await dial(url);
+      socket.write("CONNECT example.com:443 HTTP/1.1\r\nhost: example.com\r\n\r\n");
+      // With its answer on the way, or unread, or before.
+      if (client % 3 === 0) await once(socket, "readable");
+      if (client % 3 === 1) await new Promise((resolve) => setImmediate(resolve));
+      socket.resetAndDestroy();
+    }
+    expect((await http(`${url}/health/live`)).status).toBe(200);
+  });
+
+  test("a body in tiny chunks is refused, and not read on for long", async () => {
+    const { url } = await start();
+    const socket = await dial(url);
+    socket.write(`${POST}transfer-encoding: chunked\r\n\r\n${"1\r\nx\r\n".repeat(200_000)}`);
+    expect(await readAll(socket)).toMatch(/^HTTP\/1\.1 400 /);
+  });
+
   test("an address in absolute form is the same address", async () => {
     const { url } = await start();
     const socket = await dial(url);

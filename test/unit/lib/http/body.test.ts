@@ -204,34 +204,47 @@ describe("reading", () => {
   });
 
   test.each<BodyForm>(["raw", "form"])(
-    "of bytes that come one by one (%s) costs what they are, not what their chunks are",
+    "of small chunks (%s) costs what they are, not what each is as an object",
     async (shape) => {
-      const bytes = 300_000;
+      const [pieces, size] = [150_000, 256];
+      const bytes = pieces * size;
       const { body, headers } = form([{ bytes: "x".repeat(bytes) }]);
       const content = shape === "form" ? body : Buffer.alloc(bytes, "x");
-      const one = Object.assign(new Readable({ read() {} }), { headers });
+      const small = Object.assign(new Readable({ read() {} }), { headers });
       const reading = readInputs(
-        one,
+        small,
         shape,
         image,
         { ...limits, maxBytes: bytes, minBodyRate: { bytes: 0, everyMs: 60_000 } },
         () => {},
       );
       const before = memory();
-      for (let at = 0; at < content.length; at++) {
-        one.push(Buffer.from(content.subarray(at, at + 1)));
+      for (let at = 0; at < content.length; at += size) {
+        small.push(Buffer.from(content.subarray(at, at + size)));
         // Else they wait in the stream, each an object of its own.
-        if (at % 1000 === 0) await new Promise((resolve) => setImmediate(resolve));
+        if (at % (1000 * size) === 0) await new Promise((resolve) => setImmediate(resolve));
       }
       await new Promise((resolve) => setImmediate(resolve));
-      // As chunks they would be some 90 MB.
-      expect(memory() - before).toBeLessThan(10e6);
-      one.push(null);
+      // As chunks they would be some 30 MB more.
+      expect(memory() - before).toBeLessThan(bytes + 10e6);
+      small.push(null);
       const [input] = await reading;
       expect(Buffer.from(input?.bytes ?? []).equals(Buffer.alloc(bytes, "x"))).toBe(true);
     },
     60_000,
   );
+
+  test("refuses a body in tiny pieces: each costs time, however small", async () => {
+    const tiny = Object.assign(new Readable({ read() {} }), { headers: {} });
+    const reading = readInputs(tiny, "raw", image, { ...limits, maxBytes: 1e6 }, () => {});
+    let pushed = 0;
+    const pushing = setInterval(() => {
+      for (let count = 0; count < 100; count++, pushed++) tiny.push(Buffer.from("x"));
+    });
+    await expect(reading).rejects.toEqual(refused("BAD_REQUEST"));
+    clearInterval(pushing);
+    expect(pushed).toBeLessThan(10_000);
+  });
 });
 
 /** Bytes that are alive. */
