@@ -19,9 +19,13 @@ const STOP_DEADLINE_MS = 15_000;
  * Starts the real server as a process of its own, on a free port, and resolves when it is ready.
  *
  * @param env settings on top of the defaults
+ * @param folders with services besides the server's own, as `npm start -- …` takes them
  */
-export async function startServer(env: Readonly<Record<string, string>> = {}): Promise<TestServer> {
-  const child = spawn(process.execPath, ["bin/start.ts"], {
+export async function startServer(
+  env: Readonly<Record<string, string>> = {},
+  folders: readonly string[] = [],
+): Promise<TestServer> {
+  const child = spawn(process.execPath, ["bin/start.ts", ...folders], {
     cwd: ROOT,
     env: { PATH: process.env["PATH"], HOME: process.env["HOME"], PORT: "0", HOST: "127.0.0.1", ...env },
     stdio: ["ignore", "pipe", "pipe"],
