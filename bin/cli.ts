@@ -10,14 +10,33 @@ const EXIT_USAGE = 2;
  * @param usage what `--help` prints
  */
 export function commandOptions<T extends NonNullable<ParseArgsConfig["options"]>>(usage: string, options: T) {
-  const parsed = () => parseArgs({ options: { ...options, help: { type: "boolean", short: "h" } } as T });
+  return commandLine(usage, options).values;
+}
+
+/**
+ * The same, with the arguments that are no options.
+ *
+ * @param most how many of those the command takes
+ */
+export function commandLine<T extends NonNullable<ParseArgsConfig["options"]>>(
+  usage: string,
+  options: T,
+  most = 0,
+) {
+  const allowPositionals = most > 0;
+  const parsed = () =>
+    parseArgs({ options: { ...options, help: { type: "boolean", short: "h" } } as T, allowPositionals });
   try {
-    const { values } = parsed();
-    if (!(values as { help?: boolean }).help) return values;
-    console.log(usage.trim());
-    process.exit(0);
+    const { values, positionals } = parsed();
+    if ((values as { help?: boolean }).help) {
+      console.log(usage.trim());
+      process.exit(0);
+    }
+    const [further] = positionals.slice(most);
+    if (further !== undefined) misused(`Unexpected argument "${further}"; --help tells what there is`);
+    return { values, positionals };
   } catch (error) {
-    // The rest of Node's message is advice on positional arguments, which no command has.
+    // The rest of Node's message is advice on positional arguments.
     const [what] = (error as Error).message.split(". ");
     return misused(`${what}; --help tells what there is`);
   }

@@ -95,6 +95,7 @@ export const VARIABLES = {
     default: ["services"] as readonly string[],
     desc: "folders with `*.service.ts` files",
   }),
+  MODEL: str({ default: "pets-resnet", desc: "the model that `resnet-cat` and `resnet-dog` ask" }),
   MODELS_DIR: str({ default: "models", desc: "folder of the models: `<name>/<version>/manifest.json`" }),
   TRANSPORTER: transporterUrl({
     default: "",

@@ -1,8 +1,9 @@
 import { defineService } from "../lib/define.ts";
+import { env } from "../lib/env.ts";
 import { ImageClassifier } from "../mixins/image-classifier.mixin.ts";
 
 export default defineService()({
   name: "resnet-dog",
   mixins: [ImageClassifier],
-  settings: { model: "pets-resnet", group: "dog", question: "Is it a dog?" },
+  settings: { model: env.MODEL, group: "dog", question: "Is it a dog?" },
 });
