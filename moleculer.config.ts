@@ -76,6 +76,8 @@ function amqp(env: Env, prefetch: number): AmqpTransporter {
     prefetch,
     minPrefetch: 2 * env.MAX_BATCH_SIZE,
     stealAfterMs: env.STEAL_AFTER_MS,
+    maxPendingBytes: env.MAX_PENDING_BYTES,
+    deadLetterTtlMs: env.DEAD_LETTER_TTL_MS,
     // Nothing in RabbitMQ outlives the longest deadline a client may ask for.
     maxDeadlineMs: env.MAX_REQUEST_TIMEOUT_MS,
     observe: (event, action) => count(transporter.broker, "transport.requests.total", { event, action }),

@@ -13,6 +13,9 @@ const whole = (min: number, max = Number.MAX_SAFE_INTEGER) =>
     return value;
   });
 
+/** RabbitMQ takes messages of up to 16 MiB (its default since 4.0), and the rest of a request fits in this. */
+const MAX_PAYLOAD_BYTES = 16 * 1024 * 1024 - 64 * 1024;
+
 /** Addresses of proxies. */
 const proxies = makeValidator<readonly string[]>((input) => {
   const ranges = listOf(input);
@@ -152,8 +155,11 @@ export const VARIABLES = {
     default: 256,
     desc: "requests a dispatcher has open to one model; more are refused with 503, undecoded",
   }),
-  MAX_IMAGE_BYTES: whole(1)({ default: 10_485_760, desc: "largest image, encoded" }),
-  MAX_INPUT_BYTES: whole(1)({ default: 1_048_576, desc: "largest input of any other kind, as it is sent" }),
+  MAX_IMAGE_BYTES: whole(1, MAX_PAYLOAD_BYTES)({ default: 10_485_760, desc: "largest image, encoded" }),
+  MAX_INPUT_BYTES: whole(
+    1,
+    MAX_PAYLOAD_BYTES,
+  )({ default: 1_048_576, desc: "largest input of any other kind, as it is sent" }),
   MAX_IMAGE_PIXELS: whole(1)({
     default: 40_000_000,
     desc: "largest image, decoded; of AVIF, which takes more memory, 16 to 28 million",
@@ -187,9 +193,23 @@ export const VARIABLES = {
     default: 0,
     desc: "requests a node takes from RabbitMQ at once; 0: four batches, a dispatcher twice MAX_MODEL_IN_FLIGHT",
   }),
-  STEAL_AFTER_MS: whole(1)({
+  STEAL_AFTER_MS: whole(
+    1,
+    600_000,
+  )({
     default: 500,
     desc: "a request its node has not taken by then goes to any other",
+  }),
+  MAX_PENDING_BYTES: whole(1)({
+    default: 268_435_456,
+    desc: "bytes of requests a process keeps until RabbitMQ brings their answers; more are refused with 503",
+  }),
+  DEAD_LETTER_TTL_MS: whole(
+    1,
+    30 * 24 * 3_600_000,
+  )({
+    default: 24 * 3_600_000,
+    desc: "how long a request that kills processes is kept in RabbitMQ for people to look at, its photo included",
   }),
   DRAIN_GRACE_MS: whole(0)({ default: 25_000, desc: "time to finish what is in flight after SIGTERM" }),
 };

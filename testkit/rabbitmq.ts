@@ -83,26 +83,69 @@ export async function startRabbit(options: RabbitOptions = {}): Promise<Rabbit> 
   return rabbit;
 }
 
-async function localRabbit(server: string, { metricsPort }: RabbitOptions): Promise<Rabbit> {
+/**
+ * Starts a cluster of RabbitMQ on this machine: own names, ports and data, one cookie. Any member may be killed.
+ * @throws where no RabbitMQ is installed: containers would need a network
+ */
+export async function startRabbitCluster(count = 3): Promise<Rabbit[]> {
+  const server = await installed(SERVERS, "rabbitmq-server");
+  if (!server) throw new Error("RabbitMQ is not installed");
+  const home = await mkdtemp(join(tmpdir(), "rabbits-"));
+  const names = Array.from({ length: count }, () => nodeName());
+  const epmdPort = await freePort();
+  const members = await Promise.all(
+    names.map((name) => localRabbit(server, { cluster: { home, epmdPort, name, names } })),
+  );
+  // The others find the first one.
+  for (const member of members) await member.start();
+  return members;
+}
+
+/** Who belongs together. */
+interface ClusterPlace {
+  /** Folder with the cookie. */
+  readonly home: string;
+  readonly epmdPort: number;
+  readonly name: string;
+  readonly names: readonly string[];
+}
+
+function nodeName(): string {
+  return `test-${randomBytes(4).toString("hex")}@localhost`;
+}
+
+async function localRabbit(
+  server: string,
+  { metricsPort, cluster }: RabbitOptions & { readonly cluster?: ClusterPlace },
+): Promise<Rabbit> {
   const folder = await mkdtemp(join(tmpdir(), "rabbit-"));
-  const [port, distPort, epmdPort] = [await freePort(), await freePort(), await freePort()];
+  const [port, distPort] = [await freePort(), await freePort()];
+  const { home, epmdPort, name, names } = cluster ?? {
+    home: folder,
+    epmdPort: await freePort(),
+    name: nodeName(),
+    names: [],
+  };
   const file = (name: string) => join(folder, name);
   await mkdir(file("log"));
   const metrics = metricsPort === undefined ? "" : `prometheus.tcp.port = ${metricsPort}\n`;
-  await writeFile(file("rabbitmq.conf"), `loopback_users = none\nlog.console.level = error\n${metrics}`);
+  const peers = names.map((each, i) => `cluster_formation.classic_config.nodes.${i + 1} = ${each}\n`);
+  // The largest message is RabbitMQ's own since 4.0.
+  const conf = `loopback_users = none\nlog.console.level = error\nmax_message_size = 16777216\n`;
+  await writeFile(file("rabbitmq.conf"), conf + metrics + peers.join(""));
   await writeFile(file("enabled_plugins"), metrics === "" ? "[].\n" : "[rabbitmq_prometheus].\n");
   await writeFile(file("env.conf"), "");
   const env = {
     PATH: process.env["PATH"],
     LANG: "C.UTF-8",
     // The Erlang cookie lives here.
-    HOME: folder,
+    HOME: home,
     // A name server of its own, that ends with it.
     ERL_EPMD_PORT: String(epmdPort),
     ERL_EPMD_ADDRESS: "127.0.0.1",
     // Else it refuses to end while it has not noticed the death of the node.
     ERL_EPMD_RELAXED_COMMAND_CHECK: "1",
-    RABBITMQ_NODENAME: `test-${randomBytes(4).toString("hex")}@localhost`,
+    RABBITMQ_NODENAME: name,
     RABBITMQ_NODE_IP_ADDRESS: "127.0.0.1",
     RABBITMQ_NODE_PORT: String(port),
     RABBITMQ_DIST_PORT: String(distPort),

@@ -8,7 +8,7 @@ import { openInbox } from "./inbox.ts";
 import { MessageAge } from "./message-age.ts";
 import { changeMoleculer, pardonSilence } from "./moleculer.ts";
 import { type AmqpTransporterOptions, type Settings, settings } from "./options.ts";
-import type { Channel, Connection, Message } from "./ports.ts";
+import type { Channel, Clock, Connection, Message } from "./ports.ts";
 import { type PeerConnection, Requester } from "./requester.ts";
 import { type Seat, Topology } from "./topology.ts";
 import { Warnings } from "./warnings.ts";
@@ -120,7 +120,7 @@ export class AmqpTransporter extends Transporters.Base {
     const topology = new Topology(this.prefix);
     const warnings = new Warnings(this.logger, () => systemClock.now());
     const { instanceID } = broker;
-    const common = { nodeID, instanceID, clock: systemClock, topology, settings: this.#settings };
+    const common = { nodeID, instanceID, clock: idleClock, topology, settings: this.#settings };
     const requester = new Requester({
       ...common,
       refuse: (id, error) => this.#refuse(id, error),
@@ -147,7 +147,7 @@ export class AmqpTransporter extends Transporters.Base {
           warnings.alarm("RabbitMQ blocks this connection, requests wait", { reason });
           requester.pause();
         },
-        closed: () => this.#closed(),
+        closed: (reason) => this.#closed(reason),
         returned: (message) => requester.returned(message),
         drained: () => requester.drained(),
       },
@@ -204,9 +204,9 @@ export class AmqpTransporter extends Transporters.Base {
     if (this.#introduced) void this.onConnected(true);
   }
 
-  #closed(): void {
+  #closed(reason: string): void {
     this.connected = false;
-    this.#its.requester.pause();
+    this.#its.requester.lost(reason);
     this.#its.consumer.detach();
   }
 
@@ -349,6 +349,12 @@ export class AmqpTransporter extends Transporters.Base {
 
 /** Packets of Moleculer's that go to all nodes. */
 const BROADCASTS = ["DISCOVER", "INFO", "DISCONNECT", "HEARTBEAT", "PING"];
+
+/** What waits for its time here keeps no process alive that has nothing else to do. */
+const idleClock: Clock = {
+  ...systemClock,
+  setTimeout: (fn, ms) => (systemClock.setTimeout(fn, ms) as NodeJS.Timeout).unref(),
+};
 
 function newEpoch(): string {
   return Math.floor(Math.random() * 2 ** 48).toString(36);

@@ -1,4 +1,4 @@
-import type { ServingError } from "../lib/errors.ts";
+import { ServingError } from "../lib/errors.ts";
 import { discard, keepLetter } from "./dead-letters.ts";
 import { type Delivery, readDelivery, type Source } from "./delivery.ts";
 import type { MessageAge } from "./message-age.ts";
@@ -7,6 +7,9 @@ import type { Channel, Clock, Message } from "./ports.ts";
 import type { Queue, Seat, Topology } from "./topology.ts";
 import { groupSize, type Ruling, type Suspect, Trials } from "./trials.ts";
 import type { Warnings } from "./warnings.ts";
+
+/** What a message may take outside of queues, on machines that are busy. */
+const ON_THE_WAY_MS = 1000;
 
 /** How often a drain looks whether trials are over and answers sent that only a new connection can take. */
 const DRAIN_LOOK_MS = 20;
@@ -18,7 +21,10 @@ export interface ConsumerHost {
   readonly instanceID: string;
   readonly clock: Clock;
   readonly topology: Topology;
-  readonly settings: Pick<Settings, "prefetch" | "stealAfterMs" | "deadLetterTtlMs" | "observe">;
+  readonly settings: Pick<
+    Settings,
+    "prefetch" | "stealAfterMs" | "deadLetterTtlMs" | "maxMessageBytes" | "observe"
+  >;
   readonly age: MessageAge;
   readonly warnings: Warnings;
   /** Hands a request's body to Moleculer; resolves when its answer was given to `answer`. */
@@ -196,8 +202,12 @@ export class RequestConsumer {
   answer(id: string, body: Buffer): void {
     const running = this.#running.get(id);
     if (!running) return;
-    running.answer = body;
-    this.#reply({ to: running.sender, body });
+    const { settings, failure } = this.#host;
+    const fits = body.length <= settings.maxMessageBytes;
+    const tooLarge = () =>
+      new ServingError("INTERNAL", `An answer of ${body.length} bytes is too large to be sent`);
+    running.answer = fits ? body : failure(running.sender, id, tooLarge());
+    this.#reply({ to: running.sender, body: running.answer });
   }
 
   /** A request for this node alone, from its inbox: it counts as acknowledged. */
@@ -324,7 +334,9 @@ export class RequestConsumer {
     }
     const { id } = delivery;
     const { action, by, at, timeout } = delivery.headers;
-    const left = timeout - age.of(by, at);
+    // RabbitMQ lets nothing wait longer in a targeted queue.
+    const atMost = source === "targeted" ? settings.stealAfterMs + ON_THE_WAY_MS : undefined;
+    const left = timeout - age.of(by, at, atMost);
 
     const running = this.#running.get(id);
     const answered = this.#answered.get(id);

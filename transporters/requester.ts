@@ -18,7 +18,10 @@ export interface RequesterHost {
   readonly instanceID: string;
   readonly clock: Clock;
   readonly topology: Topology;
-  readonly settings: Pick<Settings, "stealAfterMs" | "maxDeadlineMs" | "maxPendingBytes" | "observe">;
+  readonly settings: Pick<
+    Settings,
+    "stealAfterMs" | "maxDeadlineMs" | "maxPendingBytes" | "maxMessageBytes" | "observe"
+  >;
   /** Ends a request whose caller still waits. */
   readonly refuse: (id: string, error: ServingError) => void;
 }
@@ -50,12 +53,15 @@ export class Requester {
   readonly #judge: Judge;
   readonly #peers = new Map<string, PeerConnection>();
   #channel: Channel | undefined;
+  /** Of the largest message that RabbitMQ takes, as far as it is known. */
+  #maxMessageBytes: number;
   /** RabbitMQ does not read as fast as we write: the rest waits where it is, instead of once more in a socket. */
   #congested = false;
 
   constructor(host: RequesterHost) {
     this.#host = host;
     this.#outbox = new Outbox(host.settings.maxPendingBytes);
+    this.#maxMessageBytes = host.settings.maxMessageBytes;
     this.#judge = new Judge({
       nodeID: host.nodeID,
       clock: host.clock,
@@ -75,7 +81,8 @@ export class Requester {
     const { clock, settings, refuse } = this.#host;
     const timeout = request.timeout && request.timeout > 0 ? request.timeout : Number.POSITIVE_INFINITY;
     const outgoing = { ...request, at: clock.now(), timeout: Math.min(timeout, settings.maxDeadlineMs) };
-    if (!this.#outbox.add(outgoing)) {
+    if (request.body.length > this.#maxMessageBytes) this.#tooLarge(outgoing);
+    else if (!this.#outbox.add(outgoing)) {
       const text = "Too many requests wait for an answer";
       refuse(request.id, new ServingError("QUEUE_FULL", text, { action: request.action }));
     } else if (!this.#congested) this.#publish(outgoing);
@@ -97,6 +104,26 @@ export class Requester {
   /** Messages had better wait until `resume`. */
   pause(): void {
     this.#channel = undefined;
+  }
+
+  /**
+   * The connection is gone. If a request was too large for RabbitMQ, which says how large it may be, it would be again.
+   * @param reason what RabbitMQ said
+   */
+  lost(reason: string): void {
+    this.pause();
+    const limit = /message size \d+ (?:is )?larger than (?:configured )?max size (\d+)/.exec(reason)?.[1];
+    if (limit === undefined) return;
+    this.#maxMessageBytes = Math.min(this.#maxMessageBytes, Number(limit));
+    for (const request of [...this.#outbox]) {
+      if (request.body.length > this.#maxMessageBytes) this.#tooLarge(request);
+    }
+  }
+
+  #tooLarge({ id, action, body }: Pick<Outgoing, "id" | "action" | "body">): void {
+    const limit = this.#maxMessageBytes;
+    const text = `A request of ${body.length} bytes is more than the ${limit} that RabbitMQ takes`;
+    this.#host.refuse(id, new ServingError("PAYLOAD_TOO_LARGE", text, { action, limit }));
   }
 
   /** What was written has gone out. */

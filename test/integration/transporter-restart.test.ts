@@ -93,3 +93,40 @@ test("a request refused by a full shared queue is answered with QUEUE_FULL", asy
   expect(new Set(outcomes)).toEqual(new Set(["answered", "QUEUE_FULL soon"]));
   expect(node.began).toHaveLength(outcomes.filter((each) => each === "answered").length);
 });
+
+test("a request larger than RabbitMQ takes is refused, and costs the others nothing", async () => {
+  // This transporter believes that RabbitMQ takes more than it does.
+  const options = { maxMessageBytes: 64 * 1024 * 1024 };
+  const [caller] = await Promise.all([
+    cluster.start("caller", { works: false, options }),
+    cluster.start("node.a"),
+  ]);
+  await knows(caller, "node.a");
+  const others = names("r", 10).map((name) => work(caller, { name, ms: 300 }, 20_000));
+  const large = work(caller, { name: "x".repeat(17 * 1024 * 1024) }, 20_000);
+
+  await expect(large).rejects.toMatchObject({ type: "PAYLOAD_TOO_LARGE", code: 413 });
+  await expect(Promise.all(others)).resolves.toHaveLength(10);
+  await expect(work(caller, { name: "x".repeat(17 * 1024 * 1024) })).rejects.toMatchObject({ code: 413 });
+}, 120_000);
+
+test("a node that drains while RabbitMQ is away delivers what it has done, once it is back", async () => {
+  const [caller, a] = await Promise.all([cluster.start("caller", { works: false }), cluster.start("node.a")]);
+  await knows(caller, "node.a");
+  const calls = names("r", 5).map((name) => work(caller, { name, ms: 1500 }, 60_000));
+  await eventually(() => a.began.length === 5);
+  await rabbit.stop();
+  await eventually(() => !a.transporter.alive);
+  let drained = false;
+  const draining = a.transporter.drain().then(() => {
+    drained = true;
+  });
+  await delay(2500);
+  expect(drained).toBe(false);
+  await rabbit.start();
+  await draining;
+  await a.broker.stop();
+
+  await expect(Promise.all(calls)).resolves.toHaveLength(5);
+  expect(a.began).toHaveLength(5);
+}, 180_000);

@@ -94,6 +94,18 @@ describe("routing", () => {
     expect([...a.began, ...b.began].toSorted()).toEqual(names("request", 3));
   });
 
+  test("a busy node does not take back what left its queue because it is busy", async () => {
+    const [caller, a, b] = await twoNodes({ prefetch: 4, stealAfterMs: 200 });
+    const all = Promise.all(
+      names("request", 8).map((name) => work(caller, { name, to: "node.a", ms: 1500 })),
+    );
+
+    await all;
+    expect(a.began).toHaveLength(4);
+    expect(b.began).toHaveLength(4);
+    expect(a.events).not.toContain("stolen");
+  });
+
   test("a node runs as many requests at once as its prefetch allows", async () => {
     const [caller, a] = await twoNodes({ prefetch: 16, stealAfterMs: 10_000 });
 

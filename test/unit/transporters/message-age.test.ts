@@ -61,11 +61,28 @@ test("a sender whose clock was paused is believed again after a while", () => {
   expect(ages.at(-1)).toBe(0);
 });
 
+test("a sender whose clock fell back is found out by a message that cannot be as old as it looks", () => {
+  const clock = { now: 0 };
+  const age = new MessageAge(() => clock.now);
+  age.of("s", 0);
+  // It stood still for half a minute.
+  clock.now = 40_000;
+  expect(age.of("s", 10_000)).toBeGreaterThan(29_000);
+  expect(age.of("s", 10_000, 1500)).toBe(1500);
+  clock.now = 41_000;
+  expect(age.of("s", 11_000)).toBeLessThanOrEqual(1500);
+  expect(age.of("s", 12_500)).toBe(0);
+  expect(age.of("s", 11_000)).toBe(1500);
+});
+
 test("senders are told apart, and the longest silent of too many is forgotten", () => {
   const { hear, wait } = receiver(0);
   hear(1, "first");
   wait(1);
-  for (let i = 0; i < 1000; i++) hear(1, `other-${i}`);
-  expect(hear(500, "first")).toBe(0);
-  expect(hear(500, "other-999")).toBeGreaterThan(400);
+  for (let i = 0; i < 9999; i++) hear(1, `other-${i}`);
+  // Two thousand in turn are all remembered.
+  expect(hear(500, "first")).toBeGreaterThan(350);
+  hear(1, "one more");
+  expect(hear(500, "other-9998")).toBeGreaterThan(400);
+  expect(hear(500, "other-0")).toBe(0);
 });
