@@ -14,7 +14,7 @@ const whole = (min: number, max = Number.MAX_SAFE_INTEGER) =>
   });
 
 /** RabbitMQ takes messages of up to 16 MiB (its default since 4.0), and the rest of a request fits in this. */
-const MAX_PAYLOAD_BYTES = 16 * 1024 * 1024 - 64 * 1024;
+export const MAX_PAYLOAD_BYTES = 16 * 1024 * 1024 - 64 * 1024;
 
 /** Addresses of proxies. */
 const proxies = makeValidator<readonly string[]>((input) => {

@@ -30,7 +30,11 @@ const BY_CPU: Behavior = {
   },
 };
 
-/** The recording rule decides and keeps its own windows: HPA only carries out. One step in a window all the same. */
+/**
+ * The recording rule decides and keeps its own windows: HPA only carries out, one step in a window all the same. The
+ * rule learns of a step some scrapes after HPA took it, and until then may still want the old number: without a
+ * window of its own HPA would take the new pod back at once, again and again.
+ */
 const BY_RULE: Behavior = {
   scaleUp: {
     tolerance: 0,
@@ -39,7 +43,7 @@ const BY_RULE: Behavior = {
   },
   scaleDown: {
     tolerance: 0,
-    stabilizationWindowSeconds: 0,
+    stabilizationWindowSeconds: CPU_RULE.upSeconds,
     policies: [{ type: "Pods", value: 1, periodSeconds: CPU_RULE.downSeconds }],
   },
 };

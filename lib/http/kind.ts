@@ -21,7 +21,7 @@ export function takes(kind: Kind, type: string): boolean {
 
 /**
  * What the body of a request is about: what the models that are named take; with none named, the first kind that takes
- * such a body, one that there are models of before others.
+ * such a body and that there are models of. Where no model is known any kind will do.
  *
  * @param named what is known of the models that are asked for by name
  * @param known all models
@@ -42,7 +42,9 @@ export function kindOfBody(
   const type = mediaTypeOf(headers);
   const fitting = KINDS.filter((kind) => takes(kind, type));
   const used = new Set(known.map(typeOf));
-  return fitting.find((kind) => used.has(kind.name)) ?? fitting[0] ?? (KINDS[0] as Kind);
+  // A body that no model here could take is of the wrong type, not of a model that is missing.
+  const open = used.size > 0 ? KINDS.filter((kind) => used.has(kind.name)) : KINDS;
+  return fitting.find((kind) => open.includes(kind)) ?? open[0] ?? (KINDS[0] as Kind);
 }
 
 function typeOf({ versions: [{ input }] }: KnownModel): string {

@@ -1,3 +1,4 @@
+import { MAX_PAYLOAD_BYTES } from "../../lib/env.ts";
 import { flood, prepareFlood } from "./flood.ts";
 import { photo } from "./images.ts";
 import { createNetwork } from "./network.ts";
@@ -165,6 +166,13 @@ export const EVENTS: readonly ChaosEvent[] = [
   {
     name: "huge-upload",
     about: "a 17 MiB image that RabbitMQ would not take, MAX_IMAGE_BYTES raised as far as it goes",
+    async prepare({ cluster, load, defer }) {
+      const former = cluster.oldest("gateway");
+      const gateway = await cluster.start("gateway", { env: { MAX_IMAGE_BYTES: String(MAX_PAYLOAD_BYTES) } });
+      load.target = gateway.url;
+      await former.stop();
+      defer(() => gateway.stop());
+    },
     async act({ load, expect, note, pause }) {
       const large = Buffer.concat([await photo(0), Buffer.alloc(HUGE_BYTES)]);
       for (let i = 0; i < 3; i++) {
