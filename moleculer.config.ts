@@ -1,5 +1,5 @@
 import { hostname } from "node:os";
-import type { BrokerOptions, ServiceSchema } from "moleculer";
+import type { BrokerOptions, Service, ServiceSchema } from "moleculer";
 import { defineExporter, defineMiddlewares } from "./lib/define.ts";
 import { type Env, env } from "./lib/env.ts";
 import { jsonLine } from "./lib/telemetry/log.ts";
@@ -80,9 +80,16 @@ function amqp(env: Env, prefetch: number): AmqpTransporter {
     deadLetterTtlMs: env.DEAD_LETTER_TTL_MS,
     // Nothing in RabbitMQ outlives the longest deadline a client may ask for.
     maxDeadlineMs: env.MAX_REQUEST_TIMEOUT_MS,
+    hearsOthers: () => callsOthers(transporter.broker.services),
     observe: (event, action) => count(transporter.broker, "transport.requests.total", { event, action }),
   });
   return transporter;
+}
+
+/** A model calls nobody. A process without services is a REPL. */
+function callsOthers(services: readonly Service[]): boolean {
+  const own = services.filter(({ name }) => !name.startsWith("$"));
+  return own.length === 0 || own.some(({ metadata }) => metadata?.["kind"] !== "model");
 }
 
 export default brokerOptions(env);

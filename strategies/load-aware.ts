@@ -1,7 +1,7 @@
 import { type Endpoint, type Registry, type ServiceBroker, Strategies } from "moleculer";
 import { loadOf } from "../lib/load/load.ts";
 import { type LoadTable, type NodeLoad, newcomer } from "../lib/load/table.ts";
-import { avoidance, isBetter, SCORE_DEFAULTS, type ScoreOptions } from "./score.ts";
+import { AVOID, avoidance, isBetter, SCORE_DEFAULTS, type ScoreOptions } from "./score.ts";
 
 export interface LoadAwareOptions extends ScoreOptions {
   /**
@@ -62,14 +62,28 @@ export function choose<E extends { readonly id: string }>(
   if (list.length === 1) return first;
 
   const now = table.now;
-  const open = leastAvoided(list, table, now, options);
-  const a = Math.floor(random() * open.length);
-  const b = Math.floor(random() * (open.length - 1));
-  const left = open[a];
-  // Any but `a`, each with the same chance.
-  const right = open[b < a ? b : b + 1];
+  const two = pickTwo(list, random).map((endpoint) => candidate(endpoint, table, now));
+  const open = two.filter(({ node }) => avoidance(node, now, options) === AVOID.no);
+  // Only where both are to be avoided is it worth looking at all the others.
+  const [left, right] = open.length > 0 ? open : pickTwo(leastAvoided(list, table, now, options), random);
   if (!left || !right) return left?.endpoint ?? first;
   return isBetter(right.node, left.node, now, options) ? right.endpoint : left.endpoint;
+}
+
+/** Two of `list`, all with the same chance; fewer if there are fewer. */
+function pickTwo<T>(list: readonly T[], random: () => number): T[] {
+  const a = Math.floor(random() * list.length);
+  const b = Math.floor(random() * (list.length - 1));
+  // Any but `a`.
+  return [list[a], list[b < a ? b : b + 1]].filter((each): each is T => each !== undefined);
+}
+
+function candidate<E extends { readonly id: string }>(
+  endpoint: E,
+  table: LoadTable,
+  now: number,
+): Candidate<E> {
+  return { endpoint, node: table.get(endpoint.id) ?? newcomer(now) };
 }
 
 interface Candidate<E> {
@@ -87,12 +101,12 @@ function leastAvoided<E extends { readonly id: string }>(
   let least = Number.POSITIVE_INFINITY;
   let open: Candidate<E>[] = [];
   for (const endpoint of list) {
-    const node = table.get(endpoint.id) ?? newcomer(now);
-    const reason = avoidance(node, now, options);
+    const each = candidate(endpoint, table, now);
+    const reason = avoidance(each.node, now, options);
     if (reason > least) continue;
     if (reason < least) open = [];
     least = reason;
-    open.push({ endpoint, node });
+    open.push(each);
   }
   return open;
 }

@@ -52,6 +52,8 @@ export class AmqpTransporter extends Transporters.Base {
   #parts: Parts | undefined;
   /** Of the current connection, or of the next one. */
   #seat: Seat = { nodeID: "", epoch: "" };
+  /** Whether this node hears of the others. */
+  #hearsOthers = true;
   /** Whether Moleculer was told of a connection, so that the next one is a reconnect. */
   #introduced = false;
 
@@ -164,7 +166,7 @@ export class AmqpTransporter extends Transporters.Base {
     broker.options.requestTimeout ||= this.#settings.maxDeadlineMs;
     changeMoleculer(broker, transit, {
       forgotten: (id) => requester.forget(id),
-      hears: () => this.alive,
+      hears: () => this.alive && this.#hearsOthers,
       silent: (nodeID) => requester.peerSilent(nodeID),
     });
   }
@@ -186,9 +188,10 @@ export class AmqpTransporter extends Transporters.Base {
   async #prepare(channel: Channel): Promise<void> {
     const { topology, consumer } = this.#its;
     this.#seat = { nodeID: this.nodeID, epoch: newEpoch() };
+    this.#hearsOthers = this.#settings.hearsOthers();
     await openInbox(channel, topology, this.#seat, {
       instanceID: this.broker.instanceID,
-      hears: BROADCASTS,
+      hears: this.#hearsOthers ? [...ASKED_OF_ALL, ...TOLD_TO_CALLERS] : ASKED_OF_ALL,
       receive: (message) => this.#receive(message),
     });
     await consumer.attach(channel, this.#seat);
@@ -299,6 +302,8 @@ export class AmqpTransporter extends Transporters.Base {
     const { connection, consumer, topology } = this.#its;
     const { type, target } = packet;
     if (type === "REQ") return this.#sendRequest(packet as Packet.Packet<Packet.PacketRequestPayload>, data);
+    // Who does not want to know the others does not ask them all.
+    if (type === "DISCOVER" && !target && !this.#hearsOthers) return;
     if (type === "RES") return consumer.answer((packet.payload as unknown as Payload).id ?? "", data);
     if (target) connection.channel?.publish(topology.nodeExchange, target, data, { type });
     else connection.channel?.publish(topology.allExchange, type, data, { type });
@@ -347,8 +352,10 @@ export class AmqpTransporter extends Transporters.Base {
   override async subscribeBalancedEvent(): Promise<void> {}
 }
 
-/** Packets of Moleculer's that go to all nodes. */
-const BROADCASTS = ["DISCOVER", "INFO", "DISCONNECT", "HEARTBEAT", "PING"];
+/** Packets of Moleculer's for all nodes: questions that each answers, … */
+const ASKED_OF_ALL = ["DISCOVER", "PING"];
+/** … and what only those need to hear that call others. */
+const TOLD_TO_CALLERS = ["INFO", "DISCONNECT", "HEARTBEAT"];
 
 /** What waits for its time here keeps no process alive that has nothing else to do. */
 const idleClock: Clock = {

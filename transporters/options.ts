@@ -70,6 +70,12 @@ export interface AmqpTransporterOptions {
   maxMessageBytes?: number;
   /** More options of Node's `net.connect` or `tls.connect`: `ca`, `cert`, `key`, … */
   socketOptions?: Readonly<Record<string, unknown>>;
+  /**
+   * Whether this node wants to hear of the others: their services, load and end. One that calls nobody does not, and
+   * what every node tells every node grows with their square. Asked at each connection, when the services are there.
+   * @default it does
+   */
+  hearsOthers?: () => boolean;
   /** Called on every event worth counting. Must not throw. */
   observe?: (event: RequestEvent, action: string) => void;
 }
@@ -99,6 +105,7 @@ export function settings(options: AmqpTransporterOptions): Settings {
     ),
     maxMessageBytes: atLeast("maxMessageBytes", options.maxMessageBytes ?? 16_777_216, 1),
     socketOptions: options.socketOptions ?? {},
+    hearsOthers: options.hearsOthers ?? (() => true),
     observe: options.observe ?? (() => {}),
   };
 }

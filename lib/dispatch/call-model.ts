@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { Context } from "moleculer";
 import { call } from "../actions.ts";
-import { CANCEL_EVENT, type CancelEvent, type CancelMeta } from "../request/cancellation.ts";
+import { type CancelMeta, cancel } from "../request/cancellation.ts";
 import { type Scope, timeLeft } from "../request/scope.ts";
 import type { PredictParams, PredictResult } from "../types.ts";
 
@@ -13,16 +13,15 @@ import type { PredictParams, PredictResult } from "../types.ts";
  */
 export async function callModel(
   ctx: Context,
-  model: string,
   action: string,
   params: PredictParams,
   scope: Scope,
 ): Promise<PredictResult> {
   const { broker } = ctx;
   const cancelId = randomUUID();
-  const cancel = () => void broker.broadcast(CANCEL_EVENT, { cancelId } satisfies CancelEvent, [model]);
+  const giveUp = () => cancel(broker, cancelId);
   const left = timeLeft(scope);
-  scope.signal.addEventListener("abort", cancel, { once: true });
+  scope.signal.addEventListener("abort", giveUp, { once: true });
   try {
     // Through the broker: a context takes over its calls' meta, and this one's cancelId is not the request's.
     return await call(broker, action as `${string}.predict`, params, {
@@ -31,6 +30,6 @@ export async function callModel(
       ...(Number.isFinite(left) ? { timeout: Math.max(1, Math.floor(left)) } : {}),
     });
   } finally {
-    scope.signal.removeEventListener("abort", cancel);
+    scope.signal.removeEventListener("abort", giveUp);
   }
 }

@@ -4,7 +4,7 @@ import { ASK, call } from "../actions.ts";
 import { CancelledError, errorCode, ModelNotFoundError, ServingError, toWire } from "../errors.ts";
 import type { Kind } from "../kinds/kind.ts";
 import { type Catalog, catalogOf, type KnownModel } from "../models/catalog.ts";
-import { CANCEL_EVENT, type CancelEvent, type CancelMeta } from "../request/cancellation.ts";
+import { type CancelMeta, cancel } from "../request/cancellation.ts";
 import { Retry } from "../request/retry.ts";
 import { createScope, type Scope, timeLeft, within } from "../request/scope.ts";
 import { healthOf } from "../telemetry/health.ts";
@@ -88,8 +88,8 @@ export class Asker {
   ): Promise<readonly ItemAnswer[]> {
     const cancelId = randomUUID();
     Object.assign(req.$ctx.meta, { cancelId } satisfies CancelMeta);
-    const cancel = () => void this.#broker.broadcast(CANCEL_EVENT, { cancelId } satisfies CancelEvent);
-    scope.signal.addEventListener("abort", cancel, { once: true });
+    const giveUp = () => cancel(this.#broker, cancelId);
+    scope.signal.addEventListener("abort", giveUp, { once: true });
     try {
       return await Promise.all(
         inputs.map((input) =>
@@ -103,7 +103,7 @@ export class Asker {
         ),
       );
     } finally {
-      scope.signal.removeEventListener("abort", cancel);
+      scope.signal.removeEventListener("abort", giveUp);
     }
   }
 

@@ -1,3 +1,4 @@
+import { jest } from "@jest/globals";
 import { type LoadReport, LoadTable } from "../../../lib/load/table.ts";
 import { choose } from "../../../strategies/load-aware.ts";
 import { SCORE_DEFAULTS } from "../../../strategies/score.ts";
@@ -165,4 +166,13 @@ test("choosing changes nothing: not the table, not the list", () => {
   choose([...list, { id: "unknown" }], table, SCORE_DEFAULTS, Math.random);
   expect([table.get("a"), table.get("b"), list]).toEqual(before);
   expect(table.get("unknown")).toBeUndefined();
+});
+
+test("of a thousand nodes two are looked at", () => {
+  const { table, list, random } = cluster(
+    Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`node-${i}`, {}])),
+  );
+  const get = jest.spyOn(table, "get");
+  for (let i = 0; i < 100; i++) choose(list, table, SCORE_DEFAULTS, random);
+  expect(get).toHaveBeenCalledTimes(200);
 });
