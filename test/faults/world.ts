@@ -121,6 +121,8 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
   const violations: string[] = [];
   const asked = new Map<string, Asked>();
   const running = new Map<string, Set<string>>();
+  /** Everything that a process has begun. */
+  const triedBy = new Map<SimulatedProcess, Set<string>>();
   /** Requests that had a process to themselves when somebody killed it: nothing tells them from poison. */
   const hitAlone = new Set<string>();
   const log = (line: string) => story.push(`${(time.now() / 1000).toFixed(3)} ${line}`);
@@ -140,6 +142,8 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
   };
 
   const work = (process: SimulatedProcess, call: Call) => {
+    const tried = triedBy.get(process) ?? new Set();
+    triedBy.set(process, tried.add(call.id));
     const mine = running.get(process.nodeID) ?? new Set();
     running.set(process.nodeID, mine);
     if (mine.has(call.id)) violate(`${process.nodeID} ran ${call.id} twice at once`);
@@ -223,9 +227,11 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
           return call(step);
         case "kill-node": {
           const victim = serving[step.node];
-          const [only, ...others] = running.get(victim?.nodeID ?? "") ?? [];
+          if (!victim?.alive) return undefined;
+          // Also what is computed and has not reached its caller: to him it died with the process.
+          const [only, ...others] = [...(triedBy.get(victim) ?? [])].filter((id) => !asked.get(id)?.outcome);
           if (only !== undefined && others.length === 0) hitAlone.add(only);
-          if (victim) crash(victim, step.backAfter);
+          crash(victim, step.backAfter);
           return undefined;
         }
         case "stop-node": {
