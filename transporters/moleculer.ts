@@ -1,6 +1,9 @@
 import type { ServiceBroker, Transit } from "moleculer";
 import { DeadlineExceededError } from "../lib/errors.ts";
 
+/** Between two looks at who is silent, milliseconds. */
+const LOOK_MS = 1000;
+
 /** What Moleculer tells and asks once its decisions are taken from it. */
 export interface Decisions {
   /** Nobody waits for this request any more. */
@@ -23,7 +26,7 @@ export function changeMoleculer(
   settleForgottenRequests(transit, forgotten);
   // Stock rejects all requests that were sent to a lost node. They are in RabbitMQ, and another node will answer them.
   transit.removePendingRequestByNodeID = () => {};
-  judgeNodesOnlyWhileHearing(transit, hears);
+  judgeNodesOnlyWhileHearing(broker, transit, hears);
   broker.localBus.on(
     "$node.disconnected",
     ({ node, unexpected }: { readonly node: { readonly id: string }; readonly unexpected: boolean }) => {
@@ -63,13 +66,18 @@ function rejectUnlessSettled(request: Transit.TransitRequest): void {
   });
 }
 
-/** Stock gives a node up that was not heard for a while; while we hear nobody, silence proves nothing. */
-function judgeNodesOnlyWhileHearing(transit: Transit, hears: () => boolean): void {
+/**
+ * Stock gives a node up that was not heard for a while; while we hear nobody, silence proves nothing. It looks as seldom
+ * as it is patient, so that a node may be silent for twice that: what it holds is sent again too late for its callers.
+ */
+function judgeNodesOnlyWhileHearing(broker: ServiceBroker, transit: Transit, hears: () => boolean): void {
   const { discoverer } = transit;
   const check = discoverer.checkRemoteNodes.bind(discoverer);
   discoverer.checkRemoteNodes = () => {
     if (hears()) check();
   };
+  const looking = setInterval(() => discoverer.checkRemoteNodes(), LOOK_MS).unref();
+  broker.localBus.on("$broker.stopped", () => clearInterval(looking));
 }
 
 /** After an outage every node has been silent for as long: their time starts anew. */

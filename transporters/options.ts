@@ -52,9 +52,10 @@ export interface AmqpTransporterOptions {
   maxPendingBytes?: number;
   /**
    * AMQP heartbeat in seconds, at least 1. A node that is stopped or cut off loses its connection, and with it the
-   * requests it holds, after twice this; so does one whose event loop stands still for as long. Callers do not wait
-   * for it: they send again what a silent node has. A `heartbeat` in the URL wins.
-   * @default 5
+   * requests it holds and those that shared queues still give it, after two to three of these: with more than 2 that
+   * is too late for a deadline of 10 s. So does one whose event loop stands still for as long; the price is that what
+   * it holds is computed twice. A `heartbeat` in the URL wins.
+   * @default 2
    */
   heartbeatSeconds?: number;
   /**
@@ -96,7 +97,7 @@ export function settings(options: AmqpTransporterOptions): Settings {
     stealAfterMs: within("stealAfterMs", options.stealAfterMs ?? 500, 1, LONGEST_DEADLINE_MS),
     maxDeadlineMs: within("maxDeadlineMs", options.maxDeadlineMs ?? 60_000, 1, LONGEST_DEADLINE_MS),
     maxPendingBytes: atLeast("maxPendingBytes", options.maxPendingBytes ?? 268_435_456, 1),
-    heartbeatSeconds: atLeast("heartbeatSeconds", options.heartbeatSeconds ?? 5, 1),
+    heartbeatSeconds: atLeast("heartbeatSeconds", options.heartbeatSeconds ?? 2, 1),
     deadLetterTtlMs: within(
       "deadLetterTtlMs",
       options.deadLetterTtlMs ?? 24 * 3_600_000,

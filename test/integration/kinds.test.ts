@@ -183,7 +183,7 @@ describe("a model of numbers", () => {
     const image = { headers: { "content-type": "image/png" }, body: "x" };
     expect((await http(`${url}/api/models/times/predict`, image)).status).toBe(415);
     const reply = await http(`${url}/api/classify`, image);
-    expect([reply.status, reply.json().error.code]).toEqual([503, "MODEL_UNAVAILABLE"]);
+    expect([reply.status, reply.json().error.code]).toEqual([415, "UNSUPPORTED_MEDIA_TYPE"]);
   });
 
   test("is among all models that take JSON", async () => {

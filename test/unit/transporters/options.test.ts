@@ -10,7 +10,7 @@ describe("settings", () => {
       stealAfterMs: 500,
       maxDeadlineMs: 60_000,
       maxPendingBytes: 268_435_456,
-      heartbeatSeconds: 5,
+      heartbeatSeconds: 2,
     });
   });
 
