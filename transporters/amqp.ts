@@ -240,6 +240,9 @@ export class AmqpTransporter extends Transporters.Base {
     if (cmd === "INFO" && isPeerConnection(payload["connection"]))
       requester.peerConnected(sender, payload["connection"]);
     if (cmd === "DISCONNECT") requester.peerLeft(sender);
+    // It was silent for a while, or its first words were lost: where is it?
+    if (cmd === "HEARTBEAT" && sender !== this.nodeID && !requester.knows(sender))
+      void this.transit.discoverer.discoverNode(sender);
     await handle(cmd, { payload });
   }
 

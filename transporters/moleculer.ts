@@ -1,8 +1,9 @@
 import type { ServiceBroker, Transit } from "moleculer";
 import { DeadlineExceededError } from "../lib/errors.ts";
 
-/** Between two looks at who is silent, milliseconds. */
-const LOOK_MS = 1000;
+/** Two may be missed, by a collector or a busy core. */
+const SILENT_AFTER_HEARTBEATS = 2.5;
+const SILENCE_LOOK_MS = 500;
 
 /** What Moleculer tells and asks once its decisions are taken from it. */
 export interface Decisions {
@@ -10,7 +11,7 @@ export interface Decisions {
   forgotten(id: string): void;
   /** Whether we hear others at all. */
   hears(): boolean;
-  /** A node's heartbeats have stopped. */
+  /** A node's heartbeats have stopped, or it is gone. Told again and again. */
   silent(nodeID: string): void;
 }
 
@@ -26,7 +27,8 @@ export function changeMoleculer(
   settleForgottenRequests(transit, forgotten);
   // Stock rejects all requests that were sent to a lost node. They are in RabbitMQ, and another node will answer them.
   transit.removePendingRequestByNodeID = () => {};
-  judgeNodesOnlyWhileHearing(broker, transit, hears);
+  judgeNodesOnlyWhileHearing(transit, hears);
+  watchForSilence(broker, hears, silent);
   broker.localBus.on(
     "$node.disconnected",
     ({ node, unexpected }: { readonly node: { readonly id: string }; readonly unexpected: boolean }) => {
@@ -66,18 +68,35 @@ function rejectUnlessSettled(request: Transit.TransitRequest): void {
   });
 }
 
-/**
- * Stock gives a node up that was not heard for a while; while we hear nobody, silence proves nothing. It looks as seldom
- * as it is patient, so that a node may be silent for twice that: what it holds is sent again too late for its callers.
- */
-function judgeNodesOnlyWhileHearing(broker: ServiceBroker, transit: Transit, hears: () => boolean): void {
+/** Stock gives a node up that was not heard for a while; while we hear nobody, silence proves nothing. */
+function judgeNodesOnlyWhileHearing(transit: Transit, hears: () => boolean): void {
   const { discoverer } = transit;
   const check = discoverer.checkRemoteNodes.bind(discoverer);
   discoverer.checkRemoteNodes = () => {
     if (hears()) check();
   };
-  const looking = setInterval(() => discoverer.checkRemoteNodes(), LOOK_MS).unref();
-  broker.localBus.on("$broker.stopped", () => clearInterval(looking));
+}
+
+/**
+ * Stock looks at most once in every `heartbeatTimeout`, so a node may be silent for twice as long. Its requests had
+ * better not wait for that, nor for RabbitMQ to find out that a process hangs.
+ */
+function watchForSilence(
+  broker: ServiceBroker,
+  hears: () => boolean,
+  silent: (nodeID: string) => void,
+): void {
+  const { heartbeatInterval = 0 } = broker.options;
+  if (!heartbeatInterval) return;
+  setInterval(() => {
+    if (!hears()) return;
+    const now = process.uptime();
+    for (const node of broker.registry.nodes.toArray()) {
+      const { local, available, lastHeartbeatTime } = node;
+      if (local || !available || !lastHeartbeatTime) continue;
+      if (now - lastHeartbeatTime > SILENT_AFTER_HEARTBEATS * heartbeatInterval) silent(node.id);
+    }
+  }, SILENCE_LOOK_MS).unref();
 }
 
 /** After an outage every node has been silent for as long: their time starts anew. */

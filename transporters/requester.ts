@@ -161,9 +161,14 @@ export class Requester {
     this.#peers.delete(nodeID);
   }
 
-  /** A node has not been heard of for too long. */
+  /** Whether a node has told its connection, and has not been silent since. */
+  knows(nodeID: string): boolean {
+    return this.#peers.has(nodeID);
+  }
+
+  /** A node has not been heard of for too long: until it tells its connection again, requests for it go to others. */
   peerSilent(nodeID: string): void {
-    this.#peers.delete(nodeID);
+    if (!this.#peers.delete(nodeID)) return;
     this.#resendOf(nodeID, () => true);
   }
 

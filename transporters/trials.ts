@@ -127,7 +127,9 @@ export class Trials {
       group.push(next);
       this.#next(true);
     }
-    await Promise.all(group.map((suspect) => this.#court.run(suspect, false)));
+    // A group of one needs no smaller one to follow.
+    if (group.length === 1) await this.#alone(first);
+    else await Promise.all(group.map((suspect) => this.#court.run(suspect, false)));
   }
 
   async #alone(suspect: Waiting): Promise<void> {

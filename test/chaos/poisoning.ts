@@ -5,8 +5,11 @@ import { summarise } from "./load.ts";
 import type { Poison } from "./poison.ts";
 import type { ChaosEvent, Scene } from "./rig.ts";
 
-/** Attempts that a request which kills gets, over all nodes. */
-const MAX_ATTEMPTS = 3;
+/**
+ * Attempts that a request which kills gets, over all nodes: where it was sent, where it was taken over, in a group of
+ * suspects, alone.
+ */
+const MAX_ATTEMPTS = 4;
 
 const MANY = 10;
 const MANY_SECONDS = 5;

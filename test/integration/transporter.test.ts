@@ -503,7 +503,7 @@ describe("dead letters", () => {
     const [caller, a, b] = await twoNodes();
     const headers = { action: "work.do", by: "x", at: 0, timeout: 60_000, attempts: 3 };
     const request = { messageId: "id", appId: "caller", headers };
-    await inject([a.transporter.topology.quarantine("work.do").name, Buffer.from("poison"), request]);
+    await inject([a.transporter.topology.shared("work.do").name, Buffer.from("poison"), request]);
 
     const letters = await eventually(async () => {
       const found = await listDeadLetters(a.transporter);
@@ -515,6 +515,6 @@ describe("dead letters", () => {
     expect(await listDeadLetters(a.transporter)).toEqual(letters);
     expect(await purgeDeadLetters(a.transporter)).toBe(1);
     expect(await listDeadLetters(a.transporter)).toEqual([]);
-    expect([...caller.events, ...a.events, ...b.events]).toEqual(["dead-lettered"]);
+    expect([...caller.events, ...a.events, ...b.events]).toEqual(["stolen", "dead-lettered"]);
   });
 });
