@@ -629,6 +629,8 @@ export class Link implements Connection {
     this.#down.hold("cut");
     const { clock, heartbeatMs, random } = this.rabbit;
     const silence = () => heartbeatMs * (1.5 + random.next());
+    // It may be cut a second time before it heals.
+    for (const timer of this.#noticing) clock.clearTimeout(timer);
     this.#noticing = [
       clock.setTimeout(() => this.#endServer(), silence()),
       ...(clientRuns ? [clock.setTimeout(() => this.endClient("Heartbeat timeout"), silence())] : []),
