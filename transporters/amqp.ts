@@ -150,7 +150,8 @@ export class AmqpTransporter extends Transporters.Base {
           requester.pause();
         },
         closed: (reason) => this.#closed(reason),
-        returned: (message) => requester.returned(message),
+        returned: (message) =>
+          message.properties.type === "RES" ? consumer.returned(message) : requester.returned(message),
         drained: () => requester.drained(),
       },
     });

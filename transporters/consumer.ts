@@ -66,7 +66,12 @@ interface Answer {
   /** Node ID of the caller. Not a queue: it may have another connection by now. */
   readonly to: string;
   readonly body: Buffer;
+  /** When it came back first, because its caller had no inbox. */
+  readonly returnedAt?: number;
 }
+
+/** A caller that lost its connection is back within seconds, or gone: so long an answer is kept for it. */
+const ANSWER_KEPT_MS = 10_000;
 
 interface Subscription {
   readonly source: Source | "dead";
@@ -138,7 +143,7 @@ export class RequestConsumer {
     this.#seat = seat;
     this.#consumers.clear();
     // Before anything is consumed, so that no delivery is acknowledged ahead of its answer.
-    for (const answer of this.#unsent.splice(0)) this.#send(channel, answer);
+    this.#sendUnsent();
     return this.#reconcile();
   }
 
@@ -170,7 +175,10 @@ export class RequestConsumer {
   async drain(): Promise<void> {
     this.#draining = true;
     await this.#reconcile();
-    await this.#none(() => this.inFlight + this.#unsent.length);
+    do {
+      await this.#none(() => this.inFlight + this.#unsent.length);
+      await this.#untilReturned();
+    } while (this.#unsent.length > 0);
   }
 
   /** Ends a drain. */
@@ -208,6 +216,18 @@ export class RequestConsumer {
       new ServingError("INTERNAL", `An answer of ${body.length} bytes is too large to be sent`);
     running.answer = fits ? body : failure(running.sender, id, tooLarge());
     this.#reply({ to: running.sender, body: running.answer });
+  }
+
+  /** An answer whose caller has no inbox at the moment: it lost its connection, too, and takes longer to come back. */
+  returned({ content, properties: { headers = {} } }: Message): void {
+    const { clock, settings } = this.#host;
+    const { to, returnedAt = clock.now() } = headers as {
+      readonly to?: string;
+      readonly returnedAt?: number;
+    };
+    if (to === undefined || clock.now() - returnedAt > ANSWER_KEPT_MS) return;
+    this.#unsent.push({ to, body: content, returnedAt });
+    clock.setTimeout(() => this.#sendUnsent(), settings.stealAfterMs);
   }
 
   /** A request for this node alone, from its inbox: it counts as acknowledged. */
@@ -492,7 +512,19 @@ export class RequestConsumer {
     else this.#unsent.push(answer);
   }
 
-  #send(channel: Channel, { to, body }: Answer): void {
-    channel.publish(this.#host.topology.nodeExchange, to, body, { type: "RES" });
+  #sendUnsent(): void {
+    const channel = this.#channel;
+    if (channel) for (const answer of this.#unsent.splice(0)) this.#send(channel, answer);
+  }
+
+  #send(channel: Channel, { to, body, returnedAt }: Answer): void {
+    const headers = { to, ...(returnedAt === undefined ? {} : { returnedAt }) };
+    channel.publish(this.#host.topology.nodeExchange, to, body, { type: "RES", headers, mandatory: true });
+  }
+
+  /** What cannot be delivered has come back: RabbitMQ returns it before it answers a later command. */
+  async #untilReturned(): Promise<void> {
+    // A channel that dies meanwhile returns nothing more.
+    await this.#channel?.flush().catch(() => {});
   }
 }

@@ -179,7 +179,10 @@ export class SimulatedProcess {
         opened: (channel) => this.#opened(channel),
         blocked: () => this.#requester.pause(),
         closed: () => this.#closed(),
-        returned: (message) => this.#requester.returned(message),
+        returned: (message) =>
+          message.properties.type === "RES"
+            ? this.#consumer.returned(message)
+            : this.#requester.returned(message),
         drained: () => this.#requester.drained(),
       },
     });

@@ -173,3 +173,36 @@ test("what comes beyond the budget waits here until something ends", async () =>
   await settle();
   expect(finish.size).toBe(9);
 });
+
+test("an answer that comes back is sent again until its caller has an inbox, and a drain waits for that", async () => {
+  const { clock, channel, requests, cancelled } = await serving();
+  cancelled.resolve();
+  channel.deliver(shared, request("one", clock));
+  await settle();
+  const [first] = channel.published;
+  expect(first?.options).toMatchObject({ type: "RES", mandatory: true });
+  const back = { fields: { deliveryTag: 0, redelivered: false }, content: first?.content ?? Buffer.of() };
+  requests.returned({ ...back, properties: { headers: first?.options.headers } });
+
+  let drained = false;
+  const draining = requests.drain().then(() => {
+    drained = true;
+  });
+  await clock.advance(400);
+  expect([channel.published.length, drained]).toEqual([1, false]);
+  await clock.advance(200);
+  expect(channel.published.map(({ key, content }) => [key, content.toString()])).toEqual([
+    ["caller", "answer to one"],
+    ["caller", "answer to one"],
+  ]);
+  await clock.advance(1000);
+  await draining;
+
+  // Given up after ten seconds: the caller is gone for good.
+  requests.returned({
+    ...back,
+    properties: { headers: { ...channel.published[1]?.options.headers, returnedAt: -10_001 } },
+  });
+  await clock.advance(1000);
+  expect(channel.published).toHaveLength(2);
+});
