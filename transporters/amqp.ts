@@ -167,7 +167,8 @@ export class AmqpTransporter extends Transporters.Base {
     broker.options.requestTimeout ||= this.#settings.maxDeadlineMs;
     changeMoleculer(broker, transit, {
       forgotten: (id) => requester.forget(id),
-      hears: () => this.alive && this.#hearsOthers,
+      // While RabbitMQ is short of memory nobody's heartbeats get in.
+      hears: () => this.#its.connection.state === "open" && this.#hearsOthers,
       silent: (nodeID) => requester.peerSilent(nodeID),
     });
   }
@@ -201,9 +202,9 @@ export class AmqpTransporter extends Transporters.Base {
   #opened(channel: Channel): void {
     const { requester } = this.#its;
     requester.resume(channel);
+    pardonSilence(this.broker);
     if (this.connected) return;
     this.connected = true;
-    pardonSilence(this.broker);
     // The first time `connect` does it, as Moleculer waits for that.
     if (this.#introduced) void this.onConnected(true);
   }

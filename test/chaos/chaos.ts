@@ -114,7 +114,7 @@ async function runAll(
 }
 
 function chosen(names: readonly string[] | undefined): readonly ChaosEvent[] {
-  if (!names) return EVENTS;
+  if (!names) return EVENTS.filter(({ onlyByName }) => !onlyByName);
   return names.map((name) => {
     const event = EVENTS.find((candidate) => candidate.name === name);
     if (!event)

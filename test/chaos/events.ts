@@ -120,6 +120,7 @@ export const EVENTS: readonly ChaosEvent[] = [
   {
     name: "memory-alarm",
     about: "RabbitMQ blocks publishers for 10 s: its memory alarm",
+    onlyByName: true,
     async act({ rabbit, load, pause }) {
       await load.burst();
       await rabbit.ctl("set_vm_memory_high_watermark", "absolute", "1MiB");

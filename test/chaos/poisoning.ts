@@ -30,11 +30,7 @@ export const poisonEvents: readonly ChaosEvent[] = [
     name: "many-poisons",
     about: `${MANY} images that kill the process, in ${MANY_SECONDS} s`,
     protectedBy: { mechanism: "quarantine", bar: "convicted" },
-    async prepare(scene) {
-      await startFragile(scene);
-      // A suspect waits for those before it, and each of those may take a node that has to start again.
-      scene.load.deadlineMs = 40_000;
-    },
+    prepare: startFragile,
     async act({ load, expect, note, pause }) {
       const image = await poisoned("process");
       const deadly = Array.from({ length: MANY }, async (_, i) => {
@@ -52,7 +48,11 @@ export const poisonEvents: readonly ChaosEvent[] = [
   },
 ];
 
+/** A process that died and does not come back under its name is believed dead after 15 s; and suspects take turns. */
+const LONGER_THAN_A_VERDICT_MS = 40_000;
+
 async function startFragile({ cluster, load, folder }: Scene): Promise<void> {
+  load.deadlineMs = LONGER_THAN_A_VERDICT_MS;
   const env = { CHAOS_ATTEMPTS: join(folder, "attempts") };
   for (let i = 0; i < 3; i++) await cluster.start("fragile", { env, restarts: true });
   load.models = [...load.models, "fragile"];

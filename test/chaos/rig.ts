@@ -53,6 +53,8 @@ export interface ChaosEvent {
   readonly protectedBy?: { readonly mechanism: MechanismName; readonly bar: Bar };
   /** How much longer than normal the slowest request may take, milliseconds; absent: as long as its deadline. */
   readonly slowerByMs?: number;
+  /** Its bars are known to be missed: it is run when it is named, and the README says so. */
+  readonly onlyByName?: true;
   /** Whether only `expect` judges: the event's own requests are meant to fail. */
   readonly judgesItself?: true;
   /** Before the normal load is measured. */
