@@ -44,8 +44,8 @@ export const Model = defineMixin<Vars>()({
   settings: modelSettings,
 
   created() {
-    const { model, modelsDir, question, batching, threads, instances } = this.settings;
-    const version = newestVersion(modelsDir, model);
+    const { model, modelsDir, runtime, question, batching, threads, instances } = this.settings;
+    const version = newestVersion(modelsDir, model, runtime);
     const action = `${routeOf(version.id)}.${this.name}.predict`;
     this.served = new ServedModel(this.broker, this.name, version);
     const metadata: ModelMetadata = {

@@ -119,8 +119,9 @@ export function readManifest(versionDir: string): Manifest {
  * Name, version and fingerprint. The fingerprint is the sha256 of the manifest with its keys in order, which holds the
  * digest of every file: formatting does not count, everything else does.
  */
-export function identityOf({ $schema: _, ...manifest }: Manifest): ModelId {
-  const fingerprint = createHash("sha256").update(canonical(manifest)).digest("hex");
+export function identityOf({ $schema: _, ...manifest }: Manifest, runtime = ""): ModelId {
+  // Another runtime than the manifest's may compute something else.
+  const fingerprint = createHash("sha256").update(canonical(manifest)).update(runtime).digest("hex");
   return { name: manifest.name, version: manifest.version, fingerprint };
 }
 

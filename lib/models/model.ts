@@ -25,9 +25,9 @@ import {
  *
  * @throws StartError if there is none that could be used, naming the setting that asked for it and the nearest there is
  */
-export function newestVersion(modelsDir: string, model: string): Model {
+export function newestVersion(modelsDir: string, model: string, runtime = ""): Model {
   try {
-    return new Model(latestVersion(resolve(modelsDir, model)));
+    return new Model(latestVersion(resolve(modelsDir, model)), runtime);
   } catch (error) {
     const near = existsSync(resolve(modelsDir, model)) ? undefined : nearest(model, foldersIn(modelsDir));
     const hint = near ? `: did you mean "${near}"?` : "";
@@ -59,12 +59,13 @@ export class Model {
 
   /**
    * @param dir a version's folder, with `manifest.json`
+   * @param runtime what loads it; "": what the manifest names
    * @throws ManifestError
    */
-  constructor(dir: string) {
+  constructor(dir: string, runtime = "") {
     this.#dir = resolve(dir);
     this.manifest = readManifest(dir);
-    this.id = identityOf(this.manifest);
+    this.id = identityOf(this.manifest, runtime);
     this.#kind = kindOf(this.manifest.kind.name);
     this.#task = taskOf(this.manifest.task.name);
   }
