@@ -174,7 +174,8 @@ export class RequestConsumer {
    */
   async drain(): Promise<void> {
     this.#draining = true;
-    await this.#reconcile();
+    // A channel that fails meanwhile has no consumers any more either.
+    await this.#reconcile().catch(() => {});
     do {
       await this.#none(() => this.inFlight + this.#unsent.length);
       await this.#untilReturned();
@@ -449,9 +450,18 @@ export class RequestConsumer {
   }
 
   async #try(suspect: Suspect, alone: boolean): Promise<void> {
-    await this.#run(suspect, alone);
-    // Before anything else is in the process: a death after this is not the suspect's, and its caller must know.
-    if (alone) await suspect.channel.flush().catch(() => {});
+    const done = this.#run(suspect, alone);
+    const running = this.#running.get(suspect.delivery.id);
+    await done;
+    if (!alone || !running?.answer) return;
+    try {
+      // Before anything else is in the process: a death after this is not the suspect's, and its caller must know.
+      await suspect.channel.flush();
+    } catch {
+      const answer = { to: running.sender, body: running.answer };
+      if (this.#channel === suspect.channel) this.#unsent.push(answer);
+      else this.#reply(answer);
+    }
   }
 
   #beginHeld(): void {

@@ -3,11 +3,12 @@ import type { Topology } from "./topology.ts";
 import type { Ruling } from "./trials.ts";
 
 /**
- * A process that answers to nobody for this long is taken for dead, if no other has come in its place before: a node
- * that is started anew under its name proves the death at once. Longer than a process is cut off or stands still
- * without being restarted, as a liveness probe would do.
+ * A process that has been without a connection for this long is taken for dead, if no other has come in its place under
+ * its name before, which proves it at once. Three times the longest pause between two attempts to connect.
  */
-const PROOF_MS = 15_000;
+const GONE_MS = 9000;
+/** One that has a connection and answers nobody hangs; this long, and what it was given is taken for the reason. */
+const HANGS_MS = 15_000;
 
 /** What the judge needs from the requester. */
 export interface Bench {
@@ -26,8 +27,10 @@ interface Trial {
   readonly node: string;
   /** And its instance. */
   readonly by: string;
-  /** When it first did not answer; undefined while it is not doubted. */
+  /** When it was first asked in vain; undefined while it is not doubted. */
   silentSince: number | undefined;
+  /** When RabbitMQ first said that it has no connection. */
+  goneSince: number | undefined;
 }
 
 /**
@@ -90,7 +93,14 @@ export class Judge {
     if (!trial || headers?.["by"] !== trial.by) return;
     // It lives. If it has the request, its answer will come; if not, it was no death that ended the trial.
     trial.silentSince = undefined;
+    trial.goneSince = undefined;
     if (headers["has"] !== true) this.#trials.delete(id);
+  }
+
+  /** RabbitMQ has no queue for our question: the process has no connection. */
+  returned({ properties: { messageId: id = "" } }: Message): void {
+    const trial = this.#trials.get(id);
+    if (trial) trial.goneSince ??= this.#bench.clock.now();
   }
 
   #rule(id: string, node: string, by: string): Ruling {
@@ -99,12 +109,13 @@ export class Judge {
     const trial = this.#trials.get(id);
     // One that asks again did not begin: what it runs it does not ask for.
     if (!trial || trial.by === by) {
-      this.#trials.set(id, { node, by, silentSince: undefined });
+      this.#trials.set(id, { node, by, silentSince: undefined, goneSince: undefined });
       return "go";
     }
     trial.silentSince ??= clock.now();
     const replaced = (this.#instances.get(trial.node) ?? trial.by) !== trial.by;
-    if (replaced || clock.now() - trial.silentSince >= PROOF_MS) {
+    const past = (since: number | undefined, ms: number) => since !== undefined && clock.now() - since >= ms;
+    if (replaced || past(trial.goneSince, GONE_MS) || past(trial.silentSince, HANGS_MS)) {
       convict(id);
       return "poison";
     }
@@ -124,6 +135,7 @@ export class Judge {
       messageId,
       appId: this.#bench.nodeID,
       headers,
+      mandatory: type === "PROBE",
     });
   }
 }

@@ -133,11 +133,16 @@ export class Requester {
   }
 
   /** No queue for it: RabbitMQ lost its data, or the last node left for good. One may come back before the deadline. */
-  returned({ properties }: Message): void {
+  returned(message: Message): void {
+    if (message.properties.type === "PROBE") this.#judge.returned(message);
+    else this.#publishLater(String(message.properties.messageId));
+  }
+
+  #publishLater(id: string): void {
     const { clock, settings } = this.#host;
     const channel = this.#channel;
     clock.setTimeout(() => {
-      const request = this.#outbox.get(String(properties.messageId));
+      const request = this.#outbox.get(id);
       if (request && channel === this.#channel) this.#publish(request);
     }, settings.stealAfterMs);
   }
@@ -202,8 +207,9 @@ export class Requester {
 
   #resend(requests: Iterable<Outgoing>): void {
     for (const request of requests) {
-      if (this.#congested) return;
-      this.#publish(request);
+      // Where it cannot be written now, it is when there is a channel with room.
+      if (this.#channel && !this.#congested) this.#publish(request);
+      else delete request.sent;
     }
   }
 

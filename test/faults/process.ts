@@ -103,6 +103,8 @@ export interface ProcessOptions {
   readonly clock: ProcessClock;
   /** Computes one call; whoever answers does so by `answer`. */
   readonly work: (process: SimulatedProcess, call: Call) => void;
+  /** An instance asks to try a call of this process alone. */
+  readonly toBeTried: (id: string, by: string) => void;
   /** An answer to a call of this process. */
   readonly answered: (id: string, code: string) => void;
   readonly log: (line: string) => void;
@@ -186,6 +188,10 @@ export class SimulatedProcess {
         drained: () => this.#requester.drained(),
       },
     });
+  }
+
+  get instanceID(): string {
+    return this.#options.instanceID;
   }
 
   /** Requests it keeps, and requests it works on. */
@@ -335,6 +341,8 @@ export class SimulatedProcess {
     }
     const { type } = message.properties;
     if (type === "TRIAL" || type === "HERE") {
+      const { messageId = "", headers = {} } = message.properties;
+      if (type === "TRIAL") this.#options.toBeTried(messageId, String(headers["by"]));
       this.#requester.heard(message);
       return;
     }

@@ -704,7 +704,8 @@ class Pipe {
   release(reason: string): void {
     this.#holds.delete(reason);
     if (this.#holds.size > 0) return;
-    for (const event of this.#held.splice(0)) this.send(event);
+    // At once: what was sent later may be about to arrive.
+    while (this.#holds.size === 0 && this.#held.length > 0) this.#held.shift()?.();
   }
 
   #arrive(event: () => void): void {

@@ -123,8 +123,14 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
   const running = new Map<string, Set<string>>();
   /** Everything that a process has begun. */
   const triedBy = new Map<SimulatedProcess, Set<string>>();
-  /** Requests that had a process to themselves when somebody killed it: nothing tells them from poison. */
-  const hitAlone = new Set<string>();
+  /** Processes that somebody killed while they did nothing, or one thing: it cannot be told from a poison's doing. */
+  const killedIdle = new Set<string>();
+  /** Which instances asked to try a request alone. */
+  const triers = new Map<string, string[]>();
+  /** Requests that had a process to themselves when somebody killed it, or were about to. */
+  const hitAlone = {
+    has: (id: string) => triers.get(id)?.some((instance) => killedIdle.has(instance)) ?? false,
+  };
   const log = (line: string) => story.push(`${(time.now() / 1000).toFixed(3)} ${line}`);
   const violate = (rule: string) => {
     violations.push(rule);
@@ -179,6 +185,7 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
       },
       clock: new ProcessClock(time, Math.round(random.next() * 1e6)),
       work,
+      toBeTried: (id, by) => triers.set(id, [...(triers.get(id) ?? []), by]),
       answered: settle,
       log,
     });
@@ -229,8 +236,8 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
           const victim = serving[step.node];
           if (!victim?.alive) return undefined;
           // Also what is computed and has not reached its caller: to him it died with the process.
-          const [only, ...others] = [...(triedBy.get(victim) ?? [])].filter((id) => !asked.get(id)?.outcome);
-          if (only !== undefined && others.length === 0) hitAlone.add(only);
+          const begun = [...(triedBy.get(victim) ?? [])].filter((id) => !asked.get(id)?.outcome);
+          if (begun.length <= 1) killedIdle.add(victim.instanceID);
           crash(victim, step.backAfter);
           return undefined;
         }

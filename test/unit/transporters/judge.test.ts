@@ -36,6 +36,7 @@ function court() {
     },
     here: (instance: string, has: boolean) => judge.heard(message("HERE", "a", { by: instance, has })),
     probes: () => channel.published.filter(({ options }) => options.type === "PROBE").map(({ key }) => key),
+    gone: () => judge.returned(message("PROBE", "caller", {})),
     reconnect: () => judge.resume(new FakeChannel()),
   };
 }
@@ -80,6 +81,22 @@ test("one that lives and has it no more has not died of it", () => {
   ask("b", "b1");
   here("a1", false);
   expect(ask("b", "b1")).toBe("go");
+});
+
+test("one that is without a connection for long is taken for dead, unless it comes back", async () => {
+  const { ask, clock, judge, here, gone } = court();
+  ask("a", "a1");
+  ask("b", "b1");
+  gone();
+  await clock.advance(8999);
+  expect(ask("b", "b1")).toBe("wait");
+  here("a1", true);
+  await clock.advance(1);
+  expect(ask("b", "b1")).toBe("wait");
+  gone();
+  await clock.advance(9000);
+  expect(ask("b", "b1")).toBe("poison");
+  expect(judge.size).toBe(1);
 });
 
 test("one that is silent for long is taken for dead", async () => {

@@ -124,3 +124,18 @@ test("a full outbox refuses", () => {
   send("b", 60);
   expect(refused).toEqual(["QUEUE_FULL b"]);
 });
+
+test("what has to be sent again while RabbitMQ takes nothing is sent when it does", () => {
+  const { channel, requester, send } = caller();
+  send("r");
+  requester.pause();
+  requester.peerConnected("node", { instance: "n1", epoch: "e2" });
+  requester.resume(channel);
+  channel.room = false;
+  send("other");
+  requester.peerConnected("node", { instance: "n1", epoch: "e3" });
+  expect(ids(channel)).toEqual(["r", "r", "other"]);
+  channel.room = true;
+  requester.drained();
+  expect(ids(channel)).toEqual(["r", "r", "other", "r", "other"]);
+});
