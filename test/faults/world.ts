@@ -109,7 +109,6 @@ interface Asked {
   readonly caller: number;
   readonly at: number;
   outcome: string | undefined;
-  outcomes: number;
 }
 
 /** Runs a schedule to its end and looks whether the rules held. */
@@ -142,7 +141,6 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
     const request = asked.get(id);
     if (!request || request.outcome !== undefined) return;
     request.outcome = code;
-    request.outcomes++;
     asking[request.caller]?.forget(id);
     log(`${id} ended: ${code}`);
   };
@@ -217,7 +215,7 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
   const call = (step: Extract<Step, { do: "call" }>): void => {
     const { id, caller, poison } = step;
     const known = asked.get(id);
-    const request = known ?? { poison, caller, at: time.now(), outcome: undefined, outcomes: 0 };
+    const request = known ?? { poison, caller, at: time.now(), outcome: undefined };
     asked.set(id, request);
     const left = request.at + DEADLINE_MS - time.now();
     if (!known) time.setTimeout(() => settle(id, "DEADLINE_EXCEEDED"), DEADLINE_MS);
