@@ -10,7 +10,7 @@ import type { Channel, Clock, Message } from "../../transporters/ports.ts";
 import { type PeerConnection, Requester } from "../../transporters/requester.ts";
 import { type Seat, Topology } from "../../transporters/topology.ts";
 import { Warnings } from "../../transporters/warnings.ts";
-import type { Link, Rabbit } from "./rabbit.ts";
+import { type Link, type Rabbit, STOPPED } from "./rabbit.ts";
 
 const HEARTBEAT_MS = 2000;
 /** As Moleculer's: a node that was not heard for so long is gone. */
@@ -73,6 +73,10 @@ export class ProcessClock implements Clock {
 
   freeze(): void {
     this.#frozen ??= [];
+  }
+
+  get isFrozen(): boolean {
+    return this.#frozen !== undefined;
   }
 
   thaw(): void {
@@ -166,6 +170,7 @@ export class SimulatedProcess {
       (link) => {
         this.link = link;
         if (!this.alive) link.processDied();
+        else if (clock.isFrozen) link.cut(STOPPED);
       },
       (event) => clock.run(event),
     );
@@ -231,11 +236,11 @@ export class SimulatedProcess {
   /** SIGSTOP, until `thaw`. */
   freeze(): void {
     this.clock.freeze();
-    this.link?.cut(false);
+    this.link?.cut(STOPPED);
   }
 
   thaw(): void {
-    this.link?.heal();
+    this.link?.heal(STOPPED);
     this.clock.thaw();
   }
 

@@ -21,6 +21,9 @@ import type {
 /** Milliseconds from one process to another, at least and at most. */
 const LATENCY_MS = [0.1, 3] as const;
 
+/** Cause of a cut: the process is stopped, so that its kernel answers and it does not. */
+export const STOPPED = "stopped";
+
 /** Until the members of a quorum queue have agreed on a new leader. */
 const ELECTION_MS = [50, 800] as const;
 
@@ -505,8 +508,11 @@ export class Link implements Connection {
   readonly #down = new Pipe(this);
   /** Commands without their answer yet. */
   readonly #asking = new Set<(error: Error) => void>();
+  /** Why nothing passes. */
+  readonly #causes = new Set<string>();
   /** Timers of the ends that have not noticed yet that nothing passes. */
-  #noticing: unknown[] = [];
+  #serverDoubts: unknown;
+  #clientDoubts: unknown;
   #publishes = false;
   #told = false;
   /** Either end is gone. */
@@ -614,36 +620,54 @@ export class Link implements Connection {
     this.rabbit.clock.setTimeout(() => this.endClient(reason), this.rabbit.between(LATENCY_MS));
   }
 
-  /** The process is gone: RabbitMQ gets to know. */
+  /** The process is gone: its kernel says so, unless nothing passes. */
   processDied(): void {
     this.clientOpen = false;
-    this.rabbit.clock.setTimeout(() => this.#endServer(), this.rabbit.between(LATENCY_MS));
+    this.#hangUp();
   }
 
   /**
-   * Nothing passes in either direction, and nobody is told; heartbeats find out, each end for itself.
-   * @param clientRuns whether the process at this end can find out at all
+   * Nothing passes in either direction until `heal` is told the same cause, and nobody is told; heartbeats find out,
+   * each end for itself. Causes may overlap.
    */
-  cut(clientRuns = true): void {
+  cut(cause: string): void {
+    this.#causes.add(cause);
     this.#up.hold("cut");
     this.#down.hold("cut");
-    const { clock, heartbeatMs, random } = this.rabbit;
-    const silence = () => heartbeatMs * (1.5 + random.next());
-    // It may be cut a second time before it heals.
-    for (const timer of this.#noticing) clock.clearTimeout(timer);
-    this.#noticing = [
-      clock.setTimeout(() => this.#endServer(), silence()),
-      ...(clientRuns ? [clock.setTimeout(() => this.endClient("Heartbeat timeout"), silence())] : []),
-    ];
+    this.#watchSilence();
   }
 
-  /** Undoes `cut`: what waited goes on, unless an end has given up. */
-  heal(): void {
-    for (const timer of this.#noticing.splice(0)) this.rabbit.clock.clearTimeout(timer);
+  /** Undoes `cut`. Without another cause what waited goes on, unless an end has given up. */
+  heal(cause: string): void {
+    if (!this.#causes.delete(cause)) return;
+    this.#watchSilence();
+    if (this.#causes.size > 0) return;
     this.#up.release("cut");
     this.#down.release("cut");
     if (!this.serverOpen) this.endClient("ECONNRESET");
-    if (!this.clientOpen) this.#endServer();
+    else if (!this.clientOpen) this.#hangUp();
+  }
+
+  /** Each end has heard nothing for so long; a stopped process looks at no clock. */
+  #watchSilence(): void {
+    const { clock, heartbeatMs, random } = this.rabbit;
+    const silence = () => heartbeatMs * (1.5 + random.next());
+    const [serverHears, clientHears] = [
+      this.#causes.size === 0,
+      this.#causes.size === 0 || this.#causes.has(STOPPED),
+    ];
+    if (serverHears) clock.clearTimeout(this.#serverDoubts);
+    if (clientHears) clock.clearTimeout(this.#clientDoubts);
+    if (serverHears) this.#serverDoubts = undefined;
+    else this.#serverDoubts ??= clock.setTimeout(() => this.#endServer(), silence());
+    if (clientHears) this.#clientDoubts = undefined;
+    else this.#clientDoubts ??= clock.setTimeout(() => this.endClient("Heartbeat timeout"), silence());
+  }
+
+  /** The client's socket is closed: RabbitMQ reads that, if anything gets there; else its heartbeats find out. */
+  #hangUp(): void {
+    if ([...this.#causes].some((cause) => cause !== STOPPED)) return;
+    this.rabbit.clock.setTimeout(() => this.#endServer(), this.rabbit.between(LATENCY_MS));
   }
 
   /** RabbitMQ closes one channel, as after an acknowledgement of something unknown. */
@@ -671,6 +695,7 @@ export class Link implements Connection {
     for (const lost of this.#asking) lost(new Error(`Connection closed: ${reason}`));
     this.#asking.clear();
     for (const channel of this.#channels) channel.lost(reason);
+    this.#hangUp();
     if (tell) this.#events.closed(reason);
   }
 

@@ -136,6 +136,7 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
     log(`VIOLATION ${rule}`);
   };
   let instances = 0;
+  let cuts = 0;
 
   const settle = (id: string, code: string) => {
     const request = asked.get(id);
@@ -208,8 +209,9 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
 
   const cut = (process: SimulatedProcess | undefined, ms: number): undefined => {
     const link = process?.link;
-    link?.cut();
-    time.setTimeout(() => link?.heal(), ms);
+    const cause = `cut-${cuts++}`;
+    link?.cut(cause);
+    time.setTimeout(() => link?.heal(cause), ms);
   };
 
   const call = (step: Extract<Step, { do: "call" }>): void => {
