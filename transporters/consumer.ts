@@ -144,6 +144,7 @@ export class RequestConsumer {
     this.#consumers.clear();
     // Before anything is consumed, so that no delivery is acknowledged ahead of its answer.
     this.#sendUnsent();
+    this.#trials.attached();
     return this.#reconcile();
   }
 
@@ -239,8 +240,10 @@ export class RequestConsumer {
   /** A message about a request that this node tries or tried: from its caller. */
   heard({ properties: { type, messageId: id, appId: sender, headers } }: Message): void {
     if (id === undefined || sender === undefined) return;
-    if (type === "RULING") this.#trials.ruled(id, headers?.["ruling"] as Ruling);
-    else this.#note("HERE", sender, id, { has: this.#running.has(id) });
+    const ruling = type === "RULING" ? (headers?.["ruling"] as Ruling) : undefined;
+    if (ruling !== undefined && (this.#trials.ruled(id, ruling) || ruling !== "go")) return;
+    // To a question, and to a "go" that comes too late to begin.
+    this.#note("HERE", sender, id, { has: this.#running.has(id) });
   }
 
   /** @param to the caller's node ID: the request may be a copy of before it lost its connection */

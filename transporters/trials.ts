@@ -68,7 +68,10 @@ export class Trials {
   readonly #court: Court;
   #waiting: Waiting[] = [];
   #sitting = false;
-  #ruled: { readonly id: string; readonly resolve: (ruling: Ruling) => void } | undefined;
+  /** Asked of its caller, who has not answered. */
+  #asked: { readonly suspect: Suspect; readonly resolve: (ruling: Ruling) => void } | undefined;
+  /** Asked over a channel that is gone: its caller may have said "go", and take the end of this process for its doing. */
+  #unheard: Suspect[] = [];
   #timer: unknown;
 
   constructor(court: Court) {
@@ -85,16 +88,28 @@ export class Trials {
     this.#sit();
   }
 
-  /** A caller's answer to `ask`. */
-  ruled(id: string, ruling: Ruling): void {
-    if (this.#ruled?.id === id) this.#ruled.resolve(ruling);
+  /**
+   * A caller's answer to `ask`.
+   * @returns whether it was still waited for
+   */
+  ruled(id: string, ruling: Ruling): boolean {
+    if (this.#asked?.suspect.delivery.id !== id) return false;
+    this.#asked.resolve(ruling);
+    return true;
   }
 
   /** The channel is gone, and with it all that waits; RabbitMQ will deliver it again. */
   reset(): void {
     this.#waiting = [];
     this.#court.clock.clearTimeout(this.#timer);
-    this.#ruled?.resolve("wait");
+    if (!this.#asked) return;
+    this.#unheard.push(this.#asked.suspect);
+    this.#asked.resolve("wait");
+  }
+
+  /** There is a channel again, and nothing has come over it. */
+  attached(): void {
+    for (const suspect of this.#unheard.splice(0)) this.#court.withdraw(suspect);
   }
 
   #sit(): void {
@@ -141,11 +156,11 @@ export class Trials {
       resolve("wait");
     }, RULING_TIMEOUT_MS);
     this.#waiting.push(suspect);
-    this.#ruled = { id: suspect.delivery.id, resolve };
+    this.#asked = { suspect, resolve };
     this.#court.ask(suspect);
     const ruling = await promise;
     clock.clearTimeout(timer);
-    this.#ruled = undefined;
+    this.#asked = undefined;
     suspect.from = clock.now() + WAIT_MS;
     // Its channel may be gone meanwhile.
     if (ruling === "wait" || !this.#waiting.includes(suspect)) return;

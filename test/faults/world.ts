@@ -120,16 +120,16 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
   const violations: string[] = [];
   const asked = new Map<string, Asked>();
   const running = new Map<string, Set<string>>();
-  /** Everything that a process has begun. */
-  const triedBy = new Map<SimulatedProcess, Set<string>>();
-  /** Processes that somebody killed while they did nothing, or one thing: it cannot be told from a poison's doing. */
-  const killedIdle = new Set<string>();
+  /** What ran in an instance when somebody killed it. */
+  const killedWith = new Map<string, readonly string[]>();
   /** Which instances asked to try a request alone. */
   const triers = new Map<string, string[]>();
-  /** Requests that had a process to themselves when somebody killed it, or were about to. */
-  const hitAlone = {
-    has: (id: string) => triers.get(id)?.some((instance) => killedIdle.has(instance)) ?? false,
-  };
+  /**
+   * Whether a request had a process to itself, or was about to, when somebody killed it: no caller can tell that from
+   * poison. So does what was computed and had not reached its caller.
+   */
+  const hitAlone = (id: string) =>
+    triers.get(id)?.some((instance) => killedWith.get(instance)?.every((other) => other === id)) ?? false;
   const log = (line: string) => story.push(`${(time.now() / 1000).toFixed(3)} ${line}`);
   const violate = (rule: string) => {
     violations.push(rule);
@@ -147,8 +147,6 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
   };
 
   const work = (process: SimulatedProcess, call: Call) => {
-    const tried = triedBy.get(process) ?? new Set();
-    triedBy.set(process, tried.add(call.id));
     const mine = running.get(process.nodeID) ?? new Set();
     running.set(process.nodeID, mine);
     if (mine.has(call.id)) violate(`${process.nodeID} ran ${call.id} twice at once`);
@@ -235,9 +233,7 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
         case "kill-node": {
           const victim = serving[step.node];
           if (!victim?.alive) return undefined;
-          // Also what is computed and has not reached its caller: to him it died with the process.
-          const begun = [...(triedBy.get(victim) ?? [])].filter((id) => !asked.get(id)?.outcome);
-          if (begun.length <= 1) killedIdle.add(victim.instanceID);
+          killedWith.set(victim.instanceID, [...(running.get(victim.nodeID) ?? [])]);
           crash(victim, step.backAfter);
           return undefined;
         }
@@ -293,7 +289,7 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
   for (const [id, { poison, outcome }] of asked) {
     if (outcome === undefined) violate(`${id} never ended`);
     else if (poison && outcome !== "POISON_REQUEST") violate(`${id} was not convicted: ${outcome}`);
-    else if (!poison && outcome === "POISON_REQUEST" && hitAlone.has(id)) log(`${id} had bad luck`);
+    else if (!poison && outcome === "POISON_REQUEST" && hitAlone(id)) log(`${id} had bad luck`);
     else if (!poison && outcome === "POISON_REQUEST") violate(`${id} is innocent and was convicted`);
     else if (!poison && outcome !== "ok") violate(`${id} was lost: ${outcome}`);
   }

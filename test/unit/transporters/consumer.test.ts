@@ -46,6 +46,13 @@ async function serving() {
   return { clock, channel, requests, cancelled, finish };
 }
 
+/** One that must be tried alone: a group with it has died. */
+function suspect(channel: FakeChannel, clock: FakeClock): void {
+  const properties = request("suspect", clock);
+  const headers = { ...properties.headers, "x-delivery-count": 1 };
+  channel.deliver(topology.quarantine(ACTION).name, { ...properties, headers }, true);
+}
+
 test.each([shared, targeted])(
   "a request that comes from the queue %s while the node begins to drain is run, not given back",
   async (queue) => {
@@ -149,6 +156,49 @@ test("a suspect whose group died is tried alone, once its caller agrees and noth
   await settle();
   expect(channel.settled).toEqual(["ack slow", "ack slow suspect"]);
   expect(channel.consumers.has(targeted)).toBe(true);
+});
+
+test("a trial that was asked for over a channel that is gone is taken back over the next, before anything is consumed", async () => {
+  const { clock, channel, requests, cancelled } = await serving();
+  cancelled.resolve();
+  suspect(channel, clock);
+  await settle();
+  expect(channel.published.at(-1)?.options).toMatchObject({ type: "TRIAL", messageId: "suspect" });
+  requests.detach();
+  await settle();
+  const next = new FakeChannel();
+  const attached = requests.attach(next, { nodeID: "node-1", epoch: "f" });
+  // Else this process may die of something else, and its caller convict the suspect.
+  expect(next.published).toMatchObject([
+    {
+      key: "caller",
+      options: { type: "HERE", messageId: "suspect", headers: { by: "instance-1", has: false } },
+    },
+  ]);
+  expect(next.consumers.size).toBe(0);
+  await attached;
+});
+
+test("a caller's go that comes when nobody waits for it is taken back", async () => {
+  const { clock, channel, requests, cancelled } = await serving();
+  cancelled.resolve();
+  suspect(channel, clock);
+  await settle();
+  requests.detach();
+  await settle();
+  const next = new FakeChannel();
+  await requests.attach(next, { nodeID: "node-1", epoch: "f" });
+  const before = next.published.length;
+  for (const ruling of ["wait", "go"] as const) {
+    requests.heard({
+      content: Buffer.alloc(0),
+      fields: { deliveryTag: 0, redelivered: false },
+      properties: { type: "RULING", messageId: "suspect", appId: "caller", headers: { ruling } },
+    });
+  }
+  expect(next.published.slice(before)).toMatchObject([
+    { options: { type: "HERE", messageId: "suspect", headers: { has: false } } },
+  ]);
 });
 
 test("a node whose hands are full takes nothing from the shared queue", async () => {
