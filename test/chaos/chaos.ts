@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { commandOptions } from "../../bin/cli.ts";
 import { EVENTS } from "./events.ts";
 import { isMechanism, MECHANISMS, type MechanismName } from "./mechanisms.ts";
-import { type Bar, header, line, type Outcome, TIMED } from "./report.ts";
-import { type ChaosEvent, Rig } from "./rig.ts";
+import { type Bar, header, isWrong, line, mayRepeat, type Outcome } from "./report.ts";
+import { type ChaosEvent, Rig, type RigOptions } from "./rig.ts";
 
 /**
  * Breaks a cluster of real processes under steady load and says what its clients noticed. Exits with 1 when a bar is
@@ -43,10 +43,7 @@ async function main(): Promise<boolean> {
   const tries = Number(values.tries);
   if (!(Number.isInteger(tries) && tries >= 1))
     throw new RangeError(`Expected --tries to be a positive integer but received "${values.tries}"`);
-  const isWrong = ({ event, skipped, missed }: Outcome) =>
-    skipped === undefined && (prove ? !isProven(event, missed) : missed.length > 0);
-  // A proof is of what may happen: one run that shows it is enough. A lost answer is never repeated away.
-  const mayRepeat = ({ missed }: Outcome) => prove || missed.every(({ bar }) => TIMED.has(bar));
+  const toMiss = ({ event }: Outcome) => (prove ? protectedBar(event) : undefined);
   const began = performance.now();
   const logs = await mkdtemp(join(tmpdir(), "chaos-logs-"));
   const print = (text: string) => console.log(text);
@@ -65,13 +62,14 @@ async function main(): Promise<boolean> {
       ...(await runAll(
         group,
         { short, logs, ...(isMechanism(mechanism) ? { without: mechanism } : {}) },
-        (outcome, attempt) => attempt < tries && isWrong(outcome) && mayRepeat(outcome),
+        (outcome, attempt) =>
+          attempt < tries && isWrong(outcome, toMiss(outcome)) && mayRepeat(outcome, toMiss(outcome)),
       )),
     );
   }
 
   const run = outcomes.filter(({ skipped }) => skipped === undefined);
-  const wrong = run.filter(isWrong);
+  const wrong = run.filter((outcome) => isWrong(outcome, toMiss(outcome)));
   const ok = wrong.length === 0;
   const seconds = Math.round((performance.now() - began) / 1000);
   const names = wrong.map(({ event }) => event).join(", ");
@@ -84,15 +82,26 @@ async function main(): Promise<boolean> {
   return ok;
 }
 
-/** Whether the bar was missed that the event's mechanism, now off, protects. */
-function isProven(name: string, missed: Outcome["missed"]): boolean {
-  const bar: Bar | undefined = EVENTS.find((event) => event.name === name)?.protectedBy?.bar;
-  return missed.some((miss) => miss.bar === bar);
+/** The one that the event's mechanism protects. */
+function protectedBar(name: string): Bar | undefined {
+  return EVENTS.find((event) => event.name === name)?.protectedBy?.bar;
 }
 
 async function runAll(
   events: readonly ChaosEvent[],
-  options: { short: boolean; logs: string; without?: MechanismName },
+  options: Omit<RigOptions, "members">,
+  again: (outcome: Outcome, attempt: number) => boolean,
+): Promise<Outcome[]> {
+  const outcomes: Outcome[] = [];
+  const bySize = Map.groupBy(events, ({ members = 1 }) => members);
+  for (const [members, group] of bySize)
+    outcomes.push(...(await runOn(group, { ...options, members }, again)));
+  return outcomes;
+}
+
+async function runOn(
+  events: readonly ChaosEvent[],
+  options: RigOptions,
   again: (outcome: Outcome, attempt: number) => boolean,
 ): Promise<Outcome[]> {
   const rig = await Rig.start(options);

@@ -26,6 +26,8 @@ type Env = Readonly<Record<string, string>>;
 export interface ClusterOptions {
   /** Settings of every process. */
   readonly env: Env;
+  /** Addresses of RabbitMQ's members; each process begins with the next one. */
+  readonly rabbits: readonly string[];
   /** Folder of the processes' logs. */
   readonly logs: string;
   /** What is switched off in every process. */
@@ -216,12 +218,14 @@ export class Cluster {
   }
 
   #env(service: string, name: string, port: number, { env, network }: StartOptions): Env {
-    const { env: common, without } = this.#options;
+    const { env: common, rabbits, without } = this.#options;
+    const first = this.#started % rabbits.length;
     const { PATH = "", HOME = "" } = process.env;
     const own: Env = {
       PATH,
       HOME,
       ...common,
+      TRANSPORTER: [...rabbits.slice(first), ...rabbits.slice(0, first)].join(";"),
       HOST: network?.nodeAddress ?? "127.0.0.1",
       ...(service === "gateway" ? { PORT: String(port) } : { ADMIN_PORT: String(port) }),
       SERVICES: service,

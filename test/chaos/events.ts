@@ -120,24 +120,50 @@ export const EVENTS: readonly ChaosEvent[] = [
   {
     name: "memory-alarm",
     about: "RabbitMQ blocks publishers for 10 s: its memory alarm",
-    onlyByName: true,
-    async act({ rabbit, load, pause }) {
-      await load.burst();
-      await rabbit.ctl("set_vm_memory_high_watermark", "absolute", "1MiB");
-      await load.burst();
-      await pause(10);
-      await rabbit.ctl("set_vm_memory_high_watermark", "0.6");
+    protectedBy: { mechanism: "patience", bar: "answered" },
+    act: (scene) =>
+      blockPublishers(
+        ["set_vm_memory_high_watermark", "absolute", "1MiB"],
+        ["set_vm_memory_high_watermark", "0.6"],
+        scene,
+      ),
+  },
+  {
+    name: "disk-alarm",
+    about: "RabbitMQ blocks publishers for 10 s: its disk alarm",
+    protectedBy: { mechanism: "patience", bar: "answered" },
+    act: (scene) =>
+      blockPublishers(["set_disk_free_limit", "1000000GB"], ["set_disk_free_limit", "50MB"], scene),
+  },
+  {
+    name: "rabbit-member",
+    about: "kill -9 one of three members of RabbitMQ, processes connected to each, and its return",
+    members: 3,
+    protectedBy: { mechanism: "quorum", bar: "answered" },
+    async act({ rabbits, load, pause, choose }) {
+      for (const member of rabbits.slice(0, choose(3, 1))) {
+        // Shorter than it is away: nothing may wait for its return.
+        load.deadlineMs = 10_000;
+        await load.burst();
+        await member.kill();
+        void load.burst();
+        await pause(12);
+        await member.start();
+        await load.burst();
+        await pause(2);
+      }
     },
   },
   {
     name: "rolling-settings",
     about: "every process replaced by one with other STEAL_AFTER_MS and MAX_REQUEST_TIMEOUT_MS",
-    protectedBy: { mechanism: "no-tunables", bar: "run" },
+    protectedBy: { mechanism: "no-tunables", bar: "alive" },
     async act({ cluster, load, expect, pause, choose }) {
       const env = { STEAL_AFTER_MS: "300", MAX_REQUEST_TIMEOUT_MS: "45000" };
       for (const service of ["resnet-cat", "resnet-dog", "dispatcher", "gateway"]) {
         for (const old of cluster.members(service).slice(0, choose(Number.POSITIVE_INFINITY, 1))) {
-          const fresh = await cluster.start(service, { env });
+          const fresh = await cluster.start(service, { env }).catch((error: Error) => error);
+          if (fresh instanceof Error) return expect("alive", false, fresh.message);
           if (service === "gateway") load.target = fresh.url;
           await load.burst();
           await pause(0.2);
@@ -270,6 +296,20 @@ export const EVENTS: readonly ChaosEvent[] = [
     act: flood,
   },
 ];
+
+/** Raises an alarm of RabbitMQ's, and ends it after 10 s. */
+async function blockPublishers(
+  raise: readonly string[],
+  end: readonly string[],
+  { rabbit, load, pause }: Scene,
+): Promise<void> {
+  await load.burst();
+  await rabbit.ctl(...raise);
+  // Their answers come when it is over.
+  void load.burst();
+  await pause(10);
+  await rabbit.ctl(...end);
+}
 
 async function killOneOf(service: string, { cluster, load, pause, choose }: Scene): Promise<void> {
   const victim = cluster.oldest(service);

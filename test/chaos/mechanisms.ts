@@ -1,6 +1,7 @@
 import { createRequire } from "node:module";
 import type { Channel, ConsumeMessage, Options } from "amqplib";
 import { Redis } from "ioredis";
+import { type ConnectionState, LastingConnection } from "../../transporters/connection.ts";
 import { Outbox } from "../../transporters/outbox.ts";
 
 /** What keeps requests from being lost, and how the suite takes it away, from outside: the product has no such switch. */
@@ -55,7 +56,9 @@ export const MECHANISMS = {
   },
   heartbeat: {
     about: "RabbitMQ and node hear of each other's silence within seconds",
-    env: ({ TRANSPORTER = "" }) => ({ TRANSPORTER: `${TRANSPORTER}?heartbeat=0` }),
+    env: ({ TRANSPORTER = "" }) => ({
+      TRANSPORTER: `${TRANSPORTER.replaceAll(";", "?heartbeat=0;")}?heartbeat=0`,
+    }),
   },
   quarantine: {
     about: "a request that may have killed its node is tried alone, and three times at most",
@@ -85,6 +88,32 @@ export const MECHANISMS = {
         const messageTtl = Number(process.env["MAX_REQUEST_TIMEOUT_MS"] ?? 60_000);
         const shared = /\.REQS\./.test(queue);
         return assertQueue.call(this, queue, shared ? { ...options, messageTtl } : options);
+      };
+    },
+  },
+  patience: {
+    about: "while RabbitMQ takes no messages, nobody counts as dead for being silent",
+    before: () => {
+      const { prototype } = LastingConnection;
+      const state = Object.getOwnPropertyDescriptor(prototype, "state")?.get as () => ConnectionState;
+      Object.defineProperty(prototype, "state", {
+        get(this: LastingConnection) {
+          const actual = state.call(this);
+          return actual === "blocked" ? "open" : actual;
+        },
+      });
+    },
+  },
+  quorum: {
+    about: "what lasts in RabbitMQ is on more than one of its members",
+    before: () => {
+      const { assertQueue } = channelPrototype;
+      channelPrototype.assertQueue = function (this: Channel, queue, options) {
+        const { "x-delivery-limit": _, ...rest } = options?.arguments ?? {};
+        return assertQueue.call(this, queue, {
+          ...options,
+          arguments: { ...rest, "x-queue-type": "classic" },
+        });
       };
     },
   },

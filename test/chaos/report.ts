@@ -27,7 +27,7 @@ export type Bar =
   /** The event itself could be carried out. */
   | "run";
 
-export const TIMED: ReadonlySet<Bar> = new Set<Bar>(["fast", "pace", "fair"]);
+const TIMED: ReadonlySet<Bar> = new Set<Bar>(["fast", "pace", "fair"]);
 
 /** A bar that was missed, and by what. */
 export interface Miss {
@@ -47,6 +47,23 @@ export interface Outcome extends Summary {
   readonly notes: readonly string[];
   /** Why it was not run. */
   readonly skipped?: string;
+}
+
+/**
+ * Whether the run was not as it must be.
+ * @param toMiss the bar that must be missed, where its mechanism is off: any other proves nothing
+ */
+export function isWrong({ skipped, missed }: Pick<Outcome, "skipped" | "missed">, toMiss?: Bar): boolean {
+  if (skipped !== undefined) return false;
+  return toMiss === undefined ? missed.length > 0 : missed.every(({ bar }) => bar !== toMiss);
+}
+
+/**
+ * Whether a run that went wrong may be repeated: if it was only too slow, never after a lost or wrong answer. A proof is
+ * of what may happen: one run that shows it is enough.
+ */
+export function mayRepeat({ missed }: Pick<Outcome, "missed">, toMiss?: Bar): boolean {
+  return toMiss !== undefined || missed.every(({ bar }) => TIMED.has(bar));
 }
 
 const COLUMNS = { event: 20, requests: 9, failed: 7, slowest: 9, normal: 9 };

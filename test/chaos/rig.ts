@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { eventually } from "../../testkit/eventually.ts";
-import { type Rabbit, startRabbit } from "../../testkit/rabbitmq.ts";
+import { type Rabbit, startRabbit, startRabbitCluster } from "../../testkit/rabbitmq.ts";
 import { startRedis, type TestRedis } from "../../testkit/redis.ts";
 import { stealMeter } from "../../testkit/steal.ts";
 import { Cluster } from "./cluster.ts";
@@ -30,7 +30,9 @@ export class Skipped extends Error {}
 export interface Scene {
   readonly cluster: Cluster;
   readonly load: Load;
+  /** The only one, or the first of them. */
   readonly rabbit: Rabbit;
+  readonly rabbits: readonly Rabbit[];
   readonly redis: TestRedis;
   /** A folder of the event's own. */
   readonly folder: string;
@@ -53,6 +55,8 @@ export interface ChaosEvent {
   readonly protectedBy?: { readonly mechanism: MechanismName; readonly bar: Bar };
   /** How much longer than normal the slowest request may take, milliseconds; absent: as long as its deadline. */
   readonly slowerByMs?: number;
+  /** Of RabbitMQ (1). */
+  readonly members?: number;
   /** Its bars are known to be missed: it is run when it is named, and the README says so. */
   readonly onlyByName?: true;
   /** Whether only `expect` judges: the event's own requests are meant to fail. */
@@ -64,39 +68,47 @@ export interface ChaosEvent {
 
 export interface RigOptions {
   readonly short: boolean;
+  /** Of RabbitMQ. */
+  readonly members: number;
   readonly without?: MechanismName;
   /** Where processes write their logs. */
   readonly logs: string;
 }
 
-/** The requests since `from`: those that had their answer when the event began, and those that it could harm. */
-function divide(samples: readonly Sample[], from: number, begin: number): [Sample[], Sample[]] {
-  const sent = samples.filter(({ sentAt }) => sentAt >= from);
+/** Those that had their answer when the event began, and those that it could harm. */
+function divide(samples: readonly Sample[], begin: number): [Sample[], Sample[]] {
   const isBefore = ({ sentAt, ms }: Sample) => sentAt + ms < begin;
-  return [sent.filter(isBefore), sent.filter((sample) => !isBefore(sample))];
+  return [samples.filter(isBefore), samples.filter((sample) => !isBefore(sample))];
+}
+
+/** A machine without RabbitMQ takes it from Docker, but no cluster of it. */
+async function startRabbits(members: number): Promise<readonly [Rabbit, ...Rabbit[]]> {
+  return members === 1
+    ? [await startRabbit()]
+    : ((await startRabbitCluster(members)) as [Rabbit, ...Rabbit[]]);
 }
 
 /** RabbitMQ, Redis and a cluster of its own, on which events are run one after the other. */
 export class Rig {
   readonly #options: RigOptions;
-  readonly #rabbit: Rabbit;
+  readonly #rabbits: readonly [Rabbit, ...Rabbit[]];
   readonly #redis: TestRedis;
   readonly #cluster: Cluster;
 
   static async start(options: RigOptions): Promise<Rig> {
-    const [rabbit, redis] = await Promise.all([startRabbit(), startRedis()]);
-    return new Rig(options, rabbit, redis);
+    const [rabbits, redis] = await Promise.all([startRabbits(options.members), startRedis()]);
+    return new Rig(options, rabbits, redis);
   }
 
-  private constructor(options: RigOptions, rabbit: Rabbit, redis: TestRedis) {
+  private constructor(options: RigOptions, rabbits: readonly [Rabbit, ...Rabbit[]], redis: TestRedis) {
     this.#options = options;
-    this.#rabbit = rabbit;
+    this.#rabbits = rabbits;
     this.#redis = redis;
     this.#cluster = new Cluster({
       logs: options.logs,
       ...(options.without ? { without: options.without } : {}),
+      rabbits: rabbits.map(({ url }) => url),
       env: {
-        TRANSPORTER: rabbit.url,
         REDIS_URL: redis.url,
         NAMESPACE: "chaos",
         SERVICES_DIRS: "services,test/chaos/services",
@@ -122,7 +134,7 @@ export class Rig {
       const scene = this.#scene(load, folder, { missed, notes, undo });
       await event.prepare?.(scene);
 
-      await this.#settle(load);
+      const settling = await this.#settle(load);
       await load.learn();
       const from = performance.now();
       await scene.pause(scene.choose(4, 2));
@@ -134,10 +146,12 @@ export class Rig {
       await load.stop();
 
       scene.expect("alive", idlers.length === 0, `zombies: ${idlers.join(", ")}`);
-      const [before, harmed] = divide(load.samples, from, begin);
-      const [normal, during] = [summarise(before), summarise(harmed)];
+      const [before, harmed] = divide(load.samples, begin);
+      const normal = summarise(before.filter(({ sentAt }) => sentAt >= from));
+      const during = summarise(harmed);
+      const early = before.filter(({ sentAt, error }) => sentAt >= settling && error !== undefined).length;
+      scene.expect("answered", early === 0, `${early} failed before the event`);
       if (!event.judgesItself) {
-        scene.expect("answered", normal.failed === 0, `${normal.failed} failed before the event`);
         scene.expect("answered", during.failed === during.wrong, `${during.failed - during.wrong} failed`);
         const limit = normal.slowestMs + (event.slowerByMs ?? Number.POSITIVE_INFINITY);
         scene.expect(
@@ -163,15 +177,20 @@ export class Rig {
 
   async stop(): Promise<void> {
     await this.#cluster.stop();
-    await Promise.all([this.#rabbit.remove(), this.#redis.remove()]);
+    await Promise.all([...this.#rabbits, this.#redis].map((each) => each.remove()));
   }
 
-  /** Resolves when every process serves: connected, known to the others, and warm. */
-  async #settle(load: Load): Promise<void> {
+  /**
+   * Resolves when every process serves: connected, known to the others, and warm.
+   * @returns when a first one did: what is sent from then on must be answered
+   */
+  async #settle(load: Load): Promise<number> {
     await eventually(async () => (await load.send()).error === undefined, RECOVERY_MS);
+    const settling = performance.now();
     load.start();
     const idlers = await this.#idlers(load);
     if (idlers.length > 0) throw new Error(`${idlers.join(", ")} got no request before the event`);
+    return settling;
   }
 
   #idlers(load: Load): Promise<string[]> {
@@ -185,7 +204,8 @@ export class Rig {
   ): Scene {
     return {
       cluster: this.#cluster,
-      rabbit: this.#rabbit,
+      rabbit: this.#rabbits[0],
+      rabbits: this.#rabbits,
       redis: this.#redis,
       load,
       folder,
