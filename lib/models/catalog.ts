@@ -46,7 +46,8 @@ const MAX_AWAY = 1_000;
 
 /**
  * Every model the cluster knows, by name. Models are found by their metadata in Moleculer's registry; there is no other
- * list. A model whose last replica left the registry is remembered: it is unavailable, and not unknown.
+ * list. A model whose last replica left the registry is remembered: it is unavailable, and not unknown. So is one of
+ * this process that is still loading, which Moleculer registers only once it is ready.
  */
 export class Catalog {
   readonly #broker: ServiceBroker;
@@ -71,16 +72,28 @@ export class Catalog {
   list(): readonly KnownModel[] {
     const present = this.#present ?? this.#look();
     const away = [...this.#away.values()].map(({ model }) => model);
-    return [...present.values(), ...away].sort((a, b) => a.name.localeCompare(b.name));
+    return [...present.values(), ...away, ...this.#loading()].sort((a, b) => a.name.localeCompare(b.name));
   }
 
   get(name: string): KnownModel | undefined {
-    return (this.#present ?? this.#look()).get(name) ?? this.#away.get(name)?.model;
+    return (
+      (this.#present ?? this.#look()).get(name) ??
+      this.#away.get(name)?.model ??
+      this.#loading().find((model) => model.name === name)
+    );
   }
 
   /** Forgets a model that is away; whether there was one. */
   forget(name: string): boolean {
     return this.#away.delete(name);
+  }
+
+  /** Models of this process that have only begun to start, without replicas; none of those that are known already. */
+  #loading(): readonly KnownModel[] {
+    const { services, nodeID } = this.#broker;
+    const unknown = services.filter(({ name }) => !this.#present?.has(name) && !this.#away.has(name));
+    const own = unknown.map(({ name, metadata }) => ({ name, nodeID, available: false, metadata }));
+    return [...modelsAmong(own, (service, problems) => this.#disbelieve(service, problems)).values()];
   }
 
   /** Says once what is wrong with what a node says of a service, which is then none. */
@@ -147,10 +160,14 @@ function presentModels(
   broker: ServiceBroker,
   disbelieve: (service: ListedService, problems: readonly string[]) => void,
 ): Map<string, KnownModel> {
-  const services = broker.registry.getServiceList({
-    onlyAvailable: false,
-    skipInternal: true,
-  }) as ListedService[];
+  const services = broker.registry.getServiceList({ onlyAvailable: false, skipInternal: true });
+  return modelsAmong(services as ListedService[], disbelieve);
+}
+
+function modelsAmong(
+  services: readonly ListedService[],
+  disbelieve: (service: ListedService, problems: readonly string[]) => void,
+): Map<string, KnownModel> {
   const models = new Map<string, KnownModel>();
   for (const service of services) {
     const { name, nodeID, available, metadata } = service;

@@ -1,11 +1,13 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import sharp from "sharp";
 import { eventually } from "../../testkit/eventually.ts";
+import { freePort } from "../../testkit/port.ts";
 import { startServer } from "../../testkit/server.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
@@ -97,6 +99,64 @@ describe("commands", () => {
       killGroup(child);
     }
   }, 120_000);
+
+  test("answer for a model that is still loading: it is unavailable, not unknown", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "slow-"));
+    const url = (path: string) => JSON.stringify(pathToFileURL(resolve(ROOT, path)).href);
+    const loaded = join(folder, "loaded");
+    writeFileSync(
+      join(folder, "slow.service.ts"),
+      `import { existsSync } from "node:fs";
+       import { setTimeout } from "node:timers/promises";
+       import { defineService } from ${url("lib/define.ts")};
+       import { ImageClassifier } from ${url("mixins/image-classifier.mixin.ts")};
+       export default defineService()({
+         name: "slow",
+         mixins: [ImageClassifier],
+         settings: { model: "pets-resnet", group: "cat", question: "Is it a cat, at last?" },
+         async started() {
+           while (!existsSync(${JSON.stringify(loaded)})) await setTimeout(20);
+         },
+       });`,
+    );
+    const body = new Uint8Array(
+      await sharp({ create: { width: 90, height: 60, channels: 3, background: "plum" } })
+        .png()
+        .toBuffer(),
+    );
+    const port = String(await freePort());
+    const { child, text } = npmRun("start", {
+      PORT: port,
+      HOST: "127.0.0.1",
+      SERVICES_DIRS: `services,${folder}`,
+    });
+    const ask = async (name: string) => {
+      const response = await fetch(`http://127.0.0.1:${port}/api/models/${name}/classify`, {
+        method: "POST",
+        headers: { "content-type": "image/png", connection: "close" },
+        body,
+      });
+      const { error } = (await response.json()) as { error?: { code: string; retryable: boolean } };
+      return { status: response.status, ...(error ? { code: error.code, retryable: error.retryable } : {}) };
+    };
+    try {
+      const away = { status: 503, code: "MODEL_UNAVAILABLE", retryable: true };
+      const said: unknown[] = [];
+      await eventually(async () => {
+        // From the first answer on; before it nobody listens.
+        said.push(await ask("slow"));
+        return (await ask("resnet-cat")).status === 200;
+      }, 60_000);
+      expect(said).toEqual(said.map(() => away));
+      expect(await ask("no-such")).toMatchObject({ status: 404, code: "MODEL_NOT_FOUND" });
+      writeFileSync(loaded, "");
+      await eventually(async () => (await ask("slow")).status === 200, 60_000);
+    } finally {
+      killGroup(child);
+      rmSync(folder, { recursive: true, force: true });
+    }
+    expect(text()).toContain("Serving on");
+  }, 150_000);
 
   test("that a terminal interrupts, once, let the server end in order", async () => {
     const { child, text } = npmRun("start", { PORT: "0", HOST: "127.0.0.1" });

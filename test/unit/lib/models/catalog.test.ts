@@ -36,9 +36,13 @@ function catalog(...services: Service[]) {
   let now = 0;
   let registered: readonly Service[] = services;
   const registry = { getServiceList: () => registered };
-  const made = new Catalog({ localBus, registry } as unknown as ServiceBroker, () => now);
+  /** Of this process, registered or not. */
+  const local: Omit<Service, "nodeID" | "available">[] = [];
+  const broker = { localBus, registry, nodeID: "self", services: local };
+  const made = new Catalog(broker as unknown as ServiceBroker, () => now);
   return {
     made,
+    local,
     change(...next: Service[]) {
       registered = next;
       localBus.emit("$services.changed");
@@ -91,6 +95,15 @@ describe("the catalog", () => {
     change(service("m", "a"));
     change();
     expect(made.get("m")).toBeDefined();
+  });
+
+  test("knows a model of this process that is still loading, as unavailable, and once when it is there", () => {
+    const { made, local, change } = catalog();
+    local.push({ name: "m", metadata: metadata() }, { name: "gateway", metadata: {} });
+    expect(made.list().map(describeModel)).toMatchObject([{ name: "m", state: "unavailable", replicas: [] }]);
+    expect([made.get("m")?.name, made.get("gateway")]).toEqual(["m", undefined]);
+    change(service("m", "self"));
+    expect(made.list().map(describeModel)).toMatchObject([{ name: "m", state: "ready", replicas: ["self"] }]);
   });
 
   test("does not know what never was", () => {
