@@ -193,7 +193,7 @@ export class Dispatcher {
     const asked = ready.map(async (network) => {
       try {
         const found = await this.#output(item, network, scope);
-        for (const { name, version } of network) answers.set(name, this.#answer(version, found));
+        for (const { name, version } of network) answers.set(name, this.#answer(item, version, found));
       } catch (error) {
         if (error instanceof UnreadableInput) throw error;
         const again =
@@ -235,8 +235,8 @@ export class Dispatcher {
     return { ready: [...networks.values()], away };
   }
 
-  #answer({ id, task }: KnownVersion, { output, report }: Found<Computed>): ModelAnswer {
-    const answer = taskOf(task.name).answer(output, task.question, task.spec);
+  #answer({ info }: Item, { id, task }: KnownVersion, { output, report }: Found<Computed>): ModelAnswer {
+    const answer = taskOf(task.name).answer(output, task.question, task.spec, info);
     return { ...answer, ...(report ?? this.#kept(id)) };
   }
 

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { mismatch, nearest } from "../check.ts";
+import { largest } from "./largest.ts";
 import type { Task } from "./task.ts";
 
 const text = z.string().regex(/\S/, "a text");
@@ -150,18 +151,4 @@ export function softmax(logits: Float32Array): Float32Array {
 function rounded(probability: number): number {
   const near = Number(probability.toPrecision(DIGITS));
   return near === 1 && probability < 1 ? 1 - 10 ** -DIGITS : near;
-}
-
-/** Indices of the `count` largest values, the largest first, the first of equals first. One pass: no sort of 1000. */
-function largest(values: Float32Array, count: number): number[] {
-  const best: number[] = [];
-  for (let i = 0; i < values.length; i++) {
-    const value = values[i] ?? 0;
-    if (best.length === count && !(value > (values[best.at(-1) ?? 0] ?? 0))) continue;
-    let at = best.length;
-    while (at > 0 && value > (values[best[at - 1] ?? 0] ?? 0)) at--;
-    best.splice(at, 0, i);
-    if (best.length > count) best.pop();
-  }
-  return best;
 }

@@ -1,5 +1,6 @@
 import type { z } from "zod";
 import type { TensorSpec, Tensors } from "../engines/tensors.ts";
+import type { Inspection } from "../kinds/kind.ts";
 
 /**
  * What a model's outputs mean: classification, ranking, plain tensors. One module for each task.
@@ -41,6 +42,10 @@ export interface Task<
    * @throws Error if a number is not finite: that is no answer
    */
   interpret(outputs: Tensors, index: number, part: Part): Output;
-  /** Cheap, and never cached. Its numbers are rounded to what they are worth. */
-  answer(output: Output, question: Question, spec: Spec): Answer;
+  /**
+   * Cheap, and never cached. Its numbers are rounded to what they are worth.
+   *
+   * @param info of the input: what its client wants of the answer, where the kind takes such wishes
+   */
+  answer(output: Output, question: Question, spec: Spec, info?: Inspection): Answer;
 }
