@@ -100,6 +100,13 @@ export const VARIABLES = {
   }),
   MODEL: str({ default: "pets-resnet", desc: "the model that `resnet-cat` and `resnet-dog` ask" }),
   MODELS_DIR: str({ default: "models", desc: "folder of the models: `<name>/<version>/manifest.json`" }),
+  MODELS_POLL_MS: whole(
+    0,
+    86_400_000,
+  )({
+    default: 60_000,
+    desc: "how often each model's new versions are looked for, give or take a tenth; 0: only on demand",
+  }),
   TRANSPORTER: transporterUrl({
     default: "",
     desc: 'RabbitMQ, amqp:// or amqps:// (a private authority: NODE_EXTRA_CA_CERTS), several joined by ";"; empty: one process alone',

@@ -144,7 +144,7 @@ export function errorCode(error: unknown): ErrorCode {
 }
 
 /** Runtimes name files in full; where they lie here is no client's business. */
-function withoutFolders(reason: string): string {
+export function withoutFolders(reason: string): string {
   return reason.replace(/(?:file:\/\/)?\/(?:[\w.@+~-]+\/)+/g, "…/");
 }
 

@@ -2,6 +2,7 @@ import type { Tensors } from "./engines/tensors.ts";
 import type { WireError } from "./errors.ts";
 import type { Input, InputSpec, Inspection } from "./kinds/kind.ts";
 import type { ModelId } from "./models/identity.ts";
+import type { VersionState } from "./models/version-state.ts";
 
 /** What services say to each other: metadata in the registry, parameters and results of actions. */
 
@@ -12,7 +13,19 @@ export interface ModelMetadata {
   readonly question: string;
   /** What this replica serves. Who names no version gets the first. */
   readonly versions: readonly ServedVersion[];
+  /** What this replica knows of the model's versions, also of those it does not serve. */
+  readonly reports?: readonly VersionReport[];
   readonly batching: BatchingBounds;
+}
+
+/** One version of a model in one replica, for people. */
+export interface VersionReport {
+  /** Absent: the repository as a whole. */
+  readonly version?: number;
+  readonly fingerprint?: string;
+  readonly state: VersionState;
+  /** Why it does not serve, without paths of the server. */
+  readonly error?: string;
 }
 
 /** One version of a model as a service serves it: all that a dispatcher needs to ask it and to answer from it. */
@@ -20,6 +33,10 @@ export interface ServedVersion {
   readonly id: ModelId;
   /** The action that computes this version and no other. */
   readonly action: string;
+  /** It has just taken over and is not proven: who can asks another version where it fails. */
+  readonly trial?: true;
+  /** The runtime that computes it. */
+  readonly engine?: string;
   readonly input: InputSpec;
   readonly task: {
     readonly name: string;

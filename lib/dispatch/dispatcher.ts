@@ -10,8 +10,9 @@ import {
   toWire,
 } from "../errors.ts";
 import type { Input, InputSpec, Inspection, Preparer } from "../kinds/kind.ts";
-import { type Catalog, isReady, type KnownModel, type KnownVersion } from "../models/catalog.ts";
+import { type Catalog, isReady, type KnownVersion } from "../models/catalog.ts";
 import type { ModelId } from "../models/identity.ts";
+import { isOwnFault } from "../models/probation.ts";
 import type { Retry } from "../request/retry.ts";
 import { type Scope, whyOver, within } from "../request/scope.ts";
 import { Tally } from "../request/tally.ts";
@@ -89,8 +90,16 @@ class VersionGoneError extends Error {}
 /** What `prepare` threw because of the input: the same for every model. */
 class UnreadableInput extends Error {}
 
-/** Times that the models of a request are looked up anew because their version changed under it. */
+/** Times that the models of a request are looked up anew because their version changed under it, or failed. */
 const MAX_PLANS = 3;
+
+/** One look at the models of a request. */
+interface Plan {
+  /** Looks that are left, this one included. */
+  readonly left: number;
+  /** Fingerprints of versions on trial that failed on this input: another version has it. */
+  readonly avoid: readonly string[];
+}
 
 /**
  * Asks models about inputs: looks at each input once, prepares it once for each distinct specification, asks each
@@ -181,14 +190,14 @@ export class Dispatcher {
     }
   }
 
-  /** Every model's answer. A version that changes while it is asked is looked up anew. */
+  /** Every model's answer. A version that changes while it is asked, or fails on trial, is looked up anew. */
   async #ask(
     item: Item,
     names: readonly string[],
     scope: Scope,
-    plans = MAX_PLANS,
+    plan: Plan = { left: MAX_PLANS, avoid: [] },
   ): Promise<ReadonlyMap<string, ModelAnswer>> {
-    const { ready, away } = this.#plan(item, names);
+    const { ready, away } = this.#plan(item, names, plan);
     const answers = new Map<string, ModelAnswer>(away.map((name) => [name, this.#unavailable(name)]));
     const asked = ready.map(async (network) => {
       try {
@@ -196,15 +205,15 @@ export class Dispatcher {
         for (const { name, version } of network) answers.set(name, this.#answer(item, version, found));
       } catch (error) {
         if (error instanceof UnreadableInput) throw error;
+        const next = this.#next(error, network, plan);
         const again =
-          error instanceof VersionGoneError && plans > 1
-            ? await this.#ask(
-                item,
-                network.map(({ name }) => name),
-                scope,
-                plans - 1,
-              )
-            : undefined;
+          next &&
+          (await this.#ask(
+            item,
+            network.map(({ name }) => name),
+            scope,
+            next,
+          ));
         for (const { name } of network) {
           answers.set(name, again?.get(name) ?? this.#failure(error, scope, name));
         }
@@ -214,16 +223,35 @@ export class Dispatcher {
     return answers;
   }
 
+  /** Whether it is worth looking at the models anew after this error, and how; undefined: it is not. */
+  #next(error: unknown, network: Network, { left, avoid }: Plan): Plan | undefined {
+    if (left <= 1) return undefined;
+    if (error instanceof VersionGoneError) return { left: left - 1, avoid };
+    const { id, trial } = network[0].version;
+    if (!trial || !isOwnFault(errorCode(error))) return undefined;
+    const next = { left: left - 1, avoid: [...avoid, id.fingerprint] };
+    return network.every(({ name }) => this.#versions(name, next).length > 0) ? next : undefined;
+  }
+
+  /** Of a model that is up those that may be asked. */
+  #versions(name: string, { avoid }: Plan): readonly KnownVersion[] {
+    const model = this.#options.models.get(name);
+    if (!model || !isReady(model)) return [];
+    return model.versions.filter(
+      ({ id, replicas }) => replicas.length > 0 && !avoid.includes(id.fingerprint),
+    );
+  }
+
   /** The networks behind these models, each once, and the models that nobody serves. */
   #plan(
     { kind, info }: Item,
     names: readonly string[],
+    plan: Plan,
   ): { ready: readonly Network[]; away: readonly string[] } {
     const networks = new Map<string, [Questioner, ...Questioner[]]>();
     const away: string[] = [];
     for (const name of names) {
-      const model = this.#options.models.get(name);
-      const version = model && isReady(model) ? versionFor(info, model) : undefined;
+      const version = versionFor(info, this.#versions(name, plan));
       if (version?.input.type !== kind) {
         away.push(name);
         continue;
@@ -335,19 +363,20 @@ export class Dispatcher {
 }
 
 /**
- * The version that answers about this content, while a service's replicas differ: each in proportion to its replicas,
- * so that all of them have work; and the same for the same content, so that the cache is of use.
+ * The version that answers about this content, of those that are not to be avoided: the newest that every replica serves.
+ * While there is none, because replicas change one by one, each in proportion to its replicas, so that all of them have
+ * work; and the same for the same content, so that the cache is of use.
  */
-function versionFor({ sha256 }: Inspection, { versions }: KnownModel): KnownVersion {
-  const [first, ...others] = versions;
-  if (others.length === 0) return first;
-  const total = versions.reduce((sum, { replicas }) => sum + replicas.length, 0);
+function versionFor({ sha256 }: Inspection, versions: readonly KnownVersion[]): KnownVersion | undefined {
+  const [best] = versions;
+  const total = versions.reduce((sum, { first }) => sum + first.length, 0);
+  if (best && best.replicas.length >= total) return best;
   let at = Math.floor((Number.parseInt(sha256.slice(0, 8), 16) / 2 ** 32) * total);
   for (const version of versions) {
-    at -= version.replicas.length;
+    at -= version.first.length;
     if (at < 0) return version;
   }
-  return first;
+  return best;
 }
 
 /** @throws the item's error, as a `ServingError` */

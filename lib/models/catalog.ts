@@ -1,13 +1,21 @@
 import type { ServiceBroker } from "moleculer";
 import type { InputSpec } from "../kinds/kind.ts";
-import type { BatchingBounds, ModelMetadata, ServedVersion } from "../types.ts";
+import type { BatchingBounds, ModelMetadata, ServedVersion, VersionReport } from "../types.ts";
 import type { ModelId } from "./identity.ts";
 import { metadataProblems } from "./peer.ts";
+import type { VersionState } from "./version-state.ts";
 
 /** A version as the cluster serves it. */
 export interface KnownVersion extends ServedVersion {
-  /** Nodes for which it is the first: they answer it to who names no version. */
+  /** Nodes that serve it. */
   readonly replicas: readonly string[];
+  /** Those of them for which it is the first: they answer it to who names no version. */
+  readonly first: readonly string[];
+}
+
+/** What one node said of one version. */
+export interface NodeReport extends VersionReport {
+  readonly node: string;
 }
 
 /** A model service as the cluster knows it. */
@@ -18,6 +26,7 @@ export interface KnownModel {
   readonly batching: BatchingBounds;
   /** Those with the most replicas first, of as many the newest. At least one; without replicas if the model is away. */
   readonly versions: readonly [KnownVersion, ...KnownVersion[]];
+  readonly reports?: readonly NodeReport[];
 }
 
 /** One row of the model list, as clients see it. */
@@ -30,7 +39,25 @@ export type ModelDescription = Readonly<Record<string, unknown>> & {
   readonly state: "ready" | "unavailable";
   /** Nodes that serve it now. */
   readonly replicas: readonly string[];
+  /** All that is known of its versions, the newest first. */
+  readonly versions: readonly VersionDescription[];
 };
+
+/** One version of a model, as clients see it. */
+export interface VersionDescription {
+  /** Absent: where the versions come from cannot be read. */
+  readonly version?: number;
+  readonly fingerprint?: string;
+  /** The furthest that any node has got with it. */
+  readonly state: VersionState;
+  readonly engine?: string;
+  /** It has just taken over, and the version before it is kept. */
+  readonly trial?: true;
+  /** Its state by node. */
+  readonly nodes: Readonly<Record<string, VersionState>>;
+  /** Why it does not serve, of a node where it failed. */
+  readonly error?: string;
+}
 
 interface ListedService {
   readonly name: string;
@@ -152,9 +179,42 @@ export function describeModel(model: KnownModel): ModelDescription {
     ...task.spec,
     batching,
     state: isReady(model) ? "ready" : "unavailable",
-    replicas: versions.flatMap(({ replicas }) => replicas).sort(),
+    replicas: versions.flatMap(({ first }) => first).sort(),
+    versions: describeVersions(model),
   };
 }
+
+function describeVersions({ versions, reports = [] }: KnownModel): VersionDescription[] {
+  const groups = Map.groupBy(reports, ({ version, fingerprint }) => `${version} ${fingerprint}`);
+  const described = [...groups.values()].map((group): VersionDescription => {
+    const best = group.reduce((a, b) => (PROGRESS.indexOf(b.state) > PROGRESS.indexOf(a.state) ? b : a));
+    const { version, fingerprint, state } = best;
+    const served = versions.find(({ id }) => id.fingerprint === fingerprint);
+    const error = group.find((each) => each.error)?.error;
+    return {
+      ...(version === undefined ? {} : { version }),
+      ...(fingerprint === undefined ? {} : { fingerprint }),
+      state,
+      ...(served?.engine ? { engine: served.engine } : {}),
+      ...(served?.trial ? { trial: true } : {}),
+      nodes: Object.fromEntries(group.map((each) => [each.node, each.state])),
+      ...(error ? { error } : {}),
+    };
+  });
+  return described.sort((a, b) => (b.version ?? Number.MAX_VALUE) - (a.version ?? Number.MAX_VALUE));
+}
+
+/** From what serves least to what serves. */
+const PROGRESS: readonly VersionState[] = [
+  "closed",
+  "failed",
+  "available",
+  "draining",
+  "loading",
+  "warming",
+  "checking",
+  "ready",
+];
 
 function presentModels(
   broker: ServiceBroker,
@@ -177,33 +237,44 @@ function modelsAmong(
     if (problems.length > 0 && metadata.versions?.length !== 0) disbelieve(service, problems);
     if (problems.length > 0 || !isModel(metadata)) continue;
     const known = models.get(name);
+    const replica = available ? [nodeID] : [];
+    const reports = available ? (metadata.reports ?? []).map((report) => ({ ...report, node: nodeID })) : [];
     models.set(name, {
       name,
       question: metadata.question,
       batching: metadata.batching,
-      versions: withReplica(known?.versions ?? [], metadata.versions[0], available ? [nodeID] : []),
+      versions: withReplica(known?.versions ?? [], metadata.versions, replica),
+      reports: [...(known?.reports ?? []), ...reports],
     });
   }
   return models;
 }
 
-/** `versions` with one more replica, whose first version is `served`. */
+/** `versions` with those that one more replica serves, the first of them for who names none. */
 function withReplica(
   versions: readonly KnownVersion[],
-  served: ServedVersion,
-  replicas: readonly string[],
+  served: readonly [ServedVersion, ...ServedVersion[]],
+  replica: readonly string[],
 ): KnownModel["versions"] {
-  const same = versions.find(({ id }) => id.fingerprint === served.id.fingerprint);
-  const others = versions.filter((version) => version !== same);
-  const [first, ...rest] = [
-    { ...served, replicas: [...(same?.replicas ?? []), ...replicas] },
-    ...others,
-  ].sort((a, b) => b.replicas.length - a.replicas.length || b.id.version - a.id.version);
+  const merged = new Map(versions.map((version) => [version.id.fingerprint, version]));
+  for (const version of served) {
+    const same = merged.get(version.id.fingerprint);
+    merged.set(version.id.fingerprint, {
+      ...version,
+      // While one replica has reason to doubt it, it is on trial.
+      ...(same?.trial ? { trial: true } : {}),
+      replicas: [...(same?.replicas ?? []), ...replica],
+      first: [...(same?.first ?? []), ...(version === served[0] ? replica : [])],
+    });
+  }
+  const [first, ...rest] = [...merged.values()].sort(
+    (a, b) => b.replicas.length - a.replicas.length || b.id.version - a.id.version,
+  );
   return [first as KnownVersion, ...rest];
 }
 
 function withoutReplicas({ versions: [first], ...model }: KnownModel): KnownModel {
-  return { ...model, versions: [{ ...first, replicas: [] }] };
+  return { ...model, versions: [{ ...first, replicas: [], first: [] }], reports: [] };
 }
 
 function isModel(

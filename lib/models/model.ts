@@ -15,23 +15,62 @@ import {
   type GoldenTensor,
   identityOf,
   latestVersion,
+  listVersions,
   type Manifest,
   readManifest,
   verifyFiles,
 } from "./manifest.ts";
+import { selected, type VersionPolicy } from "./policy.ts";
 
 /**
- * The newest version of a model.
+ * The newest version of a model that a service could serve, as far as can be told without loading it.
  *
- * @throws StartError if there is none that could be used, naming the setting that asked for it and the nearest there is
+ * @param fits throws if the service cannot ask it what it asks
+ * @throws StartError if there is none, with what is wrong with the newest, or naming the setting that asked for it and the
+ *   nearest there is
  */
-export function newestVersion(modelsDir: string, model: string, runtime = ""): Model {
+export function startingModel(
+  { modelsDir, model, runtime = "", versionPolicy = { latest: 1 } }: StartingSettings,
+  fits: (model: Model) => void = () => {},
+): Model {
+  const dir = resolve(modelsDir, model);
+  let first: unknown;
+  // An older one serves while the newest is of no use: as it did before this process started.
+  for (const version of selected(allOf(versionPolicy), listVersions(dir))) {
+    try {
+      const found = new Model(resolve(dir, String(version)), runtime);
+      fits(found);
+      return found;
+    } catch (error) {
+      first ??= error;
+    }
+  }
+  throw first ?? noneOf(modelsDir, model, versionPolicy);
+}
+
+interface StartingSettings {
+  readonly modelsDir: string;
+  readonly model: string;
+  readonly runtime?: string;
+  readonly versionPolicy?: VersionPolicy;
+}
+
+/** One that cannot be served gives its place to an older one, so any may be the first. */
+function allOf(policy: VersionPolicy): VersionPolicy {
+  return policy !== "all" && "specific" in policy ? policy : "all";
+}
+
+function noneOf(modelsDir: string, model: string, policy: VersionPolicy): StartError {
+  const dir = resolve(modelsDir, model);
   try {
-    return new Model(latestVersion(resolve(modelsDir, model)), runtime);
+    latestVersion(dir);
+    return new StartError(
+      `None of the versions in ${dir} is among settings.versionPolicy ${JSON.stringify(policy)}`,
+    );
   } catch (error) {
-    const near = existsSync(resolve(modelsDir, model)) ? undefined : nearest(model, foldersIn(modelsDir));
+    const near = existsSync(dir) ? undefined : nearest(model, foldersIn(modelsDir));
     const hint = near ? `: did you mean "${near}"?` : "";
-    throw new StartError(`${(error as Error).message}, as settings.model "${model}" wants${hint}`);
+    return new StartError(`${(error as Error).message}, as settings.model "${model}" wants${hint}`);
   }
 }
 
@@ -54,6 +93,7 @@ export class Model {
   readonly id: ModelId;
   readonly manifest: Manifest;
   readonly #dir: string;
+  readonly #runtime: string;
   readonly #kind: Kind;
   readonly #task: Task;
 
@@ -64,6 +104,7 @@ export class Model {
    */
   constructor(dir: string, runtime = "") {
     this.#dir = resolve(dir);
+    this.#runtime = runtime;
     this.manifest = readManifest(dir);
     this.id = identityOf(this.manifest, runtime);
     this.#kind = kindOf(this.manifest.kind.name);
@@ -92,6 +133,7 @@ export class Model {
     return {
       id: this.id,
       action,
+      engine: this.#runtime || this.manifest.format,
       input: this.input,
       task: {
         name: task.name,

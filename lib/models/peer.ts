@@ -2,6 +2,8 @@ import { z } from "zod";
 import { problemsOf } from "../check.ts";
 import { KINDS } from "../kinds/registry.ts";
 import type { ModelMetadata } from "../types.ts";
+import { MAX_SERVED } from "./policy.ts";
+import { VERSION_MOVES } from "./version-state.ts";
 
 /*
  * What another process may say of the models it serves. Whoever may write to the bus writes this too, and each number
@@ -11,7 +13,7 @@ import type { ModelMetadata } from "../types.ts";
 const text = (most: number) => z.string().min(1).max(most);
 const count = (most: number) => z.int().min(0).max(most);
 
-const MAX_VERSIONS = 16;
+const MAX_REPORTS = 64;
 /** Characters of a spec (the labels of 20,000 classes are some 400 KB) and of a question, as JSON. */
 const MAX_SPEC = 1_000_000;
 
@@ -32,6 +34,7 @@ const input = z.looseObject({ type: text(64) }).superRefine((value, context) => 
 const version = z.looseObject({
   id: z.looseObject({ name: text(128), version: count(Number.MAX_SAFE_INTEGER), fingerprint: text(128) }),
   action: text(256).regex(/^[\w.-]+\.predict$/, "the name of an action that predicts"),
+  engine: text(64).optional(),
   input,
   task: z.looseObject({
     name: text(64),
@@ -40,10 +43,18 @@ const version = z.looseObject({
   }),
 });
 
+const report = z.looseObject({
+  version: count(Number.MAX_SAFE_INTEGER).optional(),
+  fingerprint: text(128).optional(),
+  state: z.string().refine((state) => Object.hasOwn(VERSION_MOVES, state), "the state of a version"),
+  error: z.string().max(1000).optional(),
+});
+
 const metadata = z.looseObject({
   kind: z.literal("model"),
   question: text(1000),
-  versions: z.array(version).min(1).max(MAX_VERSIONS),
+  versions: z.array(version).min(1).max(MAX_SERVED),
+  reports: z.array(report).max(MAX_REPORTS).optional(),
   batching: z.looseObject({
     maxBatchSize: count(100_000),
     maxQueueSize: count(1_000_000),

@@ -6,7 +6,7 @@ import type { Tensors } from "../engines/tensors.ts";
 import { ModelUnavailableError, PredictionFailedError, ServingError, toWire } from "../errors.ts";
 import type { Scope } from "../request/scope.ts";
 import { observeItems } from "../telemetry/observe.ts";
-import type { PredictedItem, PredictParams, PredictResult, Settled } from "../types.ts";
+import type { PredictedItem, PredictParams, PredictResult, ServedVersion, Settled } from "../types.ts";
 import type { ModelId } from "./identity.ts";
 import { difference, type Model } from "./model.ts";
 
@@ -40,14 +40,42 @@ export class ServedModel {
     return this.#model.id;
   }
 
+  /** What the registry says of it, see {@link Model.served}. */
+  served(ask: unknown, action: string): ServedVersion {
+    return this.#model.served(ask, action);
+  }
+
+  /** The most items that its graph takes at once. */
+  get maxBatch(): number {
+    return this.#model.manifest.maxBatch;
+  }
+
   /**
    * Resolves when it can be asked.
    *
+   * @param beside others serve meanwhile: one engine of one thread tries the model first, and takes nothing from them
+   *   but that thread; only what has proved itself so gets all its engines
+   * @param onState told when it gets further
    * @throws ManifestError for files that are others, EngineCrashedError, or an Error where a golden example came out
    *   differently
    */
-  async load({ threads, instances, batching, runtime, checkGolden }: ServingSettings): Promise<void> {
+  async load(
+    settings: ServingSettings,
+    beside = false,
+    onState: (state: "warming" | "checking") => void = () => {},
+  ): Promise<void> {
     await this.#model.verify();
+    const { threads, instances, checkGolden } = settings;
+    if (beside && (threads > 1 || instances > 1)) {
+      const trial = await this.#leased({ ...settings, threads: 1, instances: 1 }, checkGolden);
+      await trial.release();
+    }
+    onState("warming");
+    this.#lease = await this.#leased(settings, checkGolden, () => onState("checking"));
+  }
+
+  async #leased(settings: ServingSettings, check: boolean, onChecking = () => {}): Promise<Lease> {
+    const { threads, instances, batching, runtime } = settings;
     const { latencyTargetMs, ...bounds } = batching;
     const lease = await leaseNetwork(this.#broker, {
       id: this.id,
@@ -58,12 +86,13 @@ export class ServedModel {
       collate: (items) => this.#model.collate(items),
     });
     try {
-      if (checkGolden) await this.#prove(lease);
+      onChecking();
+      if (check) await this.#prove(lease);
+      return lease;
     } catch (error) {
       await lease.release();
       throw error;
     }
-    this.#lease = lease;
   }
 
   /**

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { THREADS } from "../engines/cores.ts";
 import { env } from "../env.ts";
+import { versionPolicy } from "./policy.ts";
 
 /** A whole number of at least `least`. */
 export const whole = (least: number) => {
@@ -17,6 +18,24 @@ export const batchingSettings = z.strictObject({
   latencyTargetMs: z.number().min(0).default(env.LATENCY_TARGET_MS),
 });
 
+/** How a new version takes over from an old one. */
+const swapSettings = z.strictObject({
+  requests: whole(0)
+    .default(50)
+    .describe("items that a new version answers before the old one is let go; 0: it is at once"),
+  maxErrorRate: z
+    .number()
+    .min(0, "a number from 0 to 1")
+    .max(1, "a number from 0 to 1")
+    .default(0.1)
+    .describe("share of those that may fail; one more, and the new version is taken back"),
+  keepWarmMs: whole(0)
+    .default(600_000)
+    .describe(
+      "an old version that nobody has asked for so long is let go, whatever the new one has answered",
+    ),
+});
+
 /** The settings of every model's service. */
 export const modelSettings = z.strictObject({
   model: z
@@ -29,6 +48,13 @@ export const modelSettings = z.strictObject({
     .optional()
     .describe("the question as the model's task wants it: of a classifier { group, threshold }"),
   modelsDir: z.string().min(1, "a folder").default(env.MODELS_DIR),
+  versionPolicy: versionPolicy
+    .default({ latest: 1 })
+    .describe("which versions of the model are served: the newest so many, all, or certain ones"),
+  pollMs: whole(0)
+    .default(env.MODELS_POLL_MS)
+    .describe("how often new versions are looked for, give or take a tenth; 0: only on demand"),
+  swap: swapSettings.prefault({}),
   threads: whole(1).default(THREADS).describe("of a batch that is alone"),
   instances: whole(1)
     .default(env.ENGINE_INSTANCES)

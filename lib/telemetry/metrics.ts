@@ -43,6 +43,11 @@ export const METRICS = {
     about: "batches that the process computes at once",
   },
   "inference.model.version": { labels: ["model", "name"], gauge: true, about: "the version that answers" },
+  "model.versions.total": {
+    labels: ["model", "event"],
+    about:
+      "versions by what became of them: ready, proven, failed, taken back, closed; unreadable: the repository",
+  },
   "engine.deaths.total": { labels: ["network", "version"], about: "engines that died and were replaced" },
   "cache.requests.total": { labels: ["result"], about: "response cache: hit, miss, shared, error or bypass" },
   "transport.requests.total": {

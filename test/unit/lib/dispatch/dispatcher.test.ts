@@ -38,6 +38,7 @@ function version(name: string, served: Served): KnownVersion {
       question: { group, threshold: 0.5 },
     },
     replicas,
+    first: replicas,
   };
 }
 
