@@ -178,14 +178,23 @@ function nextMarker(bytes: Buffer, from: number): number {
 }
 
 /**
+ * Bytes looked at one by one after each FF in a scan. `indexOf` passes over what lies between ten times as fast, but a
+ * call takes as long as some 30 bytes do: without this, a file full of FFs would take ten times as long instead.
+ */
+const STRIDE = 32;
+
+/**
  * Where a scan's data ends: at a marker that is none of its own. A decoder skips those below C0 when it looks for the
  * next restart, and gives up else.
  */
 function scanEnd(bytes: Buffer, from: number): number {
-  for (let at = from; at + 1 < bytes.length; at += 1) {
-    if (bytes[at] !== 0xff) continue;
-    const code = bytes[at + 1] ?? 0;
-    if (code >= 0xc0 && code !== 0xff && !(code >= 0xd0 && code <= 0xd7)) return at;
+  for (let at = bytes.indexOf(0xff, from); at >= 0; at = bytes.indexOf(0xff, at)) {
+    const stop = Math.min(at + STRIDE, bytes.length);
+    for (; at < stop; at += 1) {
+      if (bytes[at] !== 0xff) continue;
+      const code = bytes[at + 1] ?? 0;
+      if (code >= 0xc0 && code !== 0xff && !(code >= 0xd0 && code <= 0xd7)) return at;
+    }
   }
   return bytes.length;
 }
