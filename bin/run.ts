@@ -6,8 +6,11 @@ import { healthOf } from "../lib/telemetry/health.ts";
 import { drain as leaveBalancing } from "../middlewares/health.ts";
 import { AmqpTransporter } from "../transporters/amqp.ts";
 
-/** Signals in this time are one: npm passes on a Ctrl-C that the terminal has sent to the server, too. */
-const ONE_SIGNAL_MS = 1000;
+/**
+ * Signals in this time are one: npm passes on a Ctrl-C that the terminal has sent to the server, too, and its shell is
+ * gone a moment later.
+ */
+const ONE_SIGNAL_MS = 2000;
 
 /**
  * The end of a process that ran out of grace: something is still in flight. An exit would wait for threads, and one in

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -83,6 +83,18 @@ describe("commands", () => {
   test("warn of nothing", async () => {
     const { stderr } = spawnSync("npm", ["run", "docs:check"], { cwd: ROOT, encoding: "utf8" });
     expect(stderr).toBe("");
+  });
+
+  test("say nothing that only a shell of Unix knows", () => {
+    const { scripts } = JSON.parse(readFileSync(resolve(ROOT, "package.json"), "utf8")) as {
+      scripts: Record<string, string>;
+    };
+    for (const script of Object.values(scripts)) {
+      // What is a script of bash says so; biome and tsc are commands of their packages everywhere.
+      for (const command of script.split(" && ")) {
+        expect(command).toMatch(/^(node|biome|tsc|bash)\b[^;|$`]*$/);
+      }
+    }
   });
 
   test("that are told to stop take their server along", async () => {
