@@ -2,6 +2,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { ServiceBroker } from "moleculer";
+import { nearest } from "../lib/check.ts";
 import type { Env } from "../lib/env.ts";
 import { checkedService } from "../lib/service-check.ts";
 import { StartError } from "../lib/start-error.ts";
@@ -45,8 +46,13 @@ export async function createApp(env: Env, names?: readonly string[]): Promise<Se
   const hosted = names ?? (env.SERVICES.length > 0 ? env.SERVICES : [...files.keys()]);
   const unknown = hosted.filter((name) => !files.has(name));
   if (unknown.length > 0) {
+    const known = [...files.keys()];
+    const meant = unknown.map((name) => {
+      const near = nearest(name, known);
+      return near ? `${name} (did you mean "${near}"?)` : name;
+    });
     throw new StartError(
-      `Expected SERVICES to be among ${[...files.keys()].join(", ")} but received ${unknown.join(", ")}`,
+      `Expected SERVICES to be among ${known.join(", ")} but received ${meant.join(", ")}`,
     );
   }
   const broker = new ServiceBroker(brokerOptions(env));

@@ -239,9 +239,12 @@ describe("a server process", () => {
   });
 
   test("refuses a service that there is not, and names those there are, in one line", () => {
-    const { status, stdout, stderr } = startAndFail({ SERVICES: "resnet-fish" });
+    const { status, stdout, stderr } = startAndFail({ SERVICES: "whales" });
     expect([status, stdout]).toEqual([1, ""]);
-    expect(stderr).toMatch(/^Expected SERVICES to be among .*resnet-cat.* but received resnet-fish\n$/);
+    expect(stderr).toMatch(/^Expected SERVICES to be among .*resnet-cat.* but received whales\n$/);
+    expect(startAndFail({ SERVICES: "gateway,dispacher" }).stderr).toMatch(
+      /but received dispacher \(did you mean "dispatcher"\?\)\n$/,
+    );
   });
 
   test("refuses a folder of services that there is not, in one line", () => {
