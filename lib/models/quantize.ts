@@ -10,7 +10,7 @@ import { stack, type Tensors } from "../engines/tensors.ts";
 import { image } from "../kinds/image/kind.ts";
 import { type Feeds, quantize } from "../onnx/calibrate.ts";
 import { randomBy } from "../onnx/ranges.ts";
-import type { Scope } from "../request/scope.ts";
+import { createScope } from "../request/scope.ts";
 import type { Manifest } from "./manifest.ts";
 import { Model } from "./model.ts";
 
@@ -79,7 +79,7 @@ export async function quantizeModel(options: QuantizeModelOptions): Promise<Quan
   const preparer = await image.open({ maxBytes: MAX_PHOTO_BYTES });
   const itemOf = async (file: string): Promise<Tensors> => {
     const input = { bytes: await readFile(file), type: "" };
-    return preparer.prepare(input, float.input as Parameters<typeof preparer.prepare>[1], forEver());
+    return preparer.prepare(input, float.input as Parameters<typeof preparer.prepare>[1], createScope());
   };
   try {
     const weights = await readFile(resolve(from, files[0]?.path ?? ""));
@@ -111,15 +111,6 @@ export async function quantizeModel(options: QuantizeModelOptions): Promise<Quan
   } finally {
     await preparer.close();
   }
-}
-
-function forEver(): Scope {
-  return {
-    deadline: Number.POSITIVE_INFINITY,
-    signal: new AbortController().signal,
-    clock: { now: () => performance.now() } as Scope["clock"],
-    requestId: "quantize",
-  };
 }
 
 async function photosIn(folder: string): Promise<string[]> {

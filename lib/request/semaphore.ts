@@ -1,8 +1,11 @@
 import { ServingError } from "../errors.ts";
+import { type Scope, within } from "./scope.ts";
 
 export interface SemaphoreOptions {
   /** What the permits are for, as the client reads it: "The queue of <name> is full". */
   readonly name: string;
+  /** What they do, for who comes too late: "decode". */
+  readonly stage: string;
   /** Tasks at once, from 1. */
   readonly permits: number;
   /** Tasks that may wait; the next is refused. */
@@ -21,7 +24,7 @@ export interface TaskSize {
 
 interface Waiting {
   readonly start: () => void;
-  /** Its place in line: a time on the clock of `performance.now()`. */
+  /** Its place in line: a time on its scope's clock. */
   readonly rank: number;
   readonly weight: number;
 }
@@ -35,8 +38,8 @@ const PATIENCE = 4;
 /**
  * At most `permits` tasks at once, at most `maxWaiting` in line; the quick pass the slow for a while.
  *
- * Free → the task starts at once. Taken → it waits; its signal takes it out of the line. Line full → refused at
- * once. A permit is held until its task has really settled, even when the caller was let go earlier by the signal:
+ * Free → the task starts at once. Taken → it waits; the end of its scope takes it out of the line. Line full → refused
+ * at once. A permit is held until its task has really settled, even when the caller was let go earlier by its scope:
  * native work cannot be interrupted, and what still runs must still count.
  *
  * Tasks with a weight leave one permit to the light ones, if there is more than one, and start only while their
@@ -44,6 +47,7 @@ const PATIENCE = 4;
  */
 export class Semaphore {
   readonly #name: string;
+  readonly #stage: string;
   readonly #permits: number;
   readonly #maxWaiting: number;
   readonly #capacity: number;
@@ -53,8 +57,9 @@ export class Semaphore {
   #heavy = 0;
   #weight = 0;
 
-  constructor({ name, permits, maxWaiting, capacity = Number.POSITIVE_INFINITY }: SemaphoreOptions) {
+  constructor({ name, stage, permits, maxWaiting, capacity = Number.POSITIVE_INFINITY }: SemaphoreOptions) {
     this.#name = name;
+    this.#stage = stage;
     this.#permits = permits;
     this.#maxWaiting = maxWaiting;
     this.#capacity = capacity;
@@ -71,55 +76,50 @@ export class Semaphore {
   }
 
   /**
-   * Settles as `task` does, or rejects with the signal's reason as soon as that aborts; a task that was still in
-   * line then never starts.
+   * Settles as `task` does, unless its scope ends first; a task that was still in line then never starts.
    *
-   * @throws {ServingError} QUEUE_FULL
+   * @throws {ServingError} QUEUE_FULL, DEADLINE_EXCEEDED, or the signal's reason
    */
-  run<T>(task: () => Promise<T>, signal?: AbortSignal, size: TaskSize = {}): Promise<T> {
+  async run<T>(task: () => Promise<T>, scope: Scope, size: TaskSize = {}): Promise<T> {
     const { expectedMs = 0, weight = 0 } = size;
-    return new Promise<T>((resolve, reject) => {
-      if (signal?.aborted) return reject(signal.reason);
-      const leave = () => {
-        signal?.removeEventListener("abort", abort);
-        this.#release(weight);
-      };
-      const start = () => {
-        this.#take(weight);
-        // `then` and not `finally`: the outcome goes to the caller, and nowhere else.
-        task().then(
-          (value) => {
-            leave();
-            resolve(value);
-          },
-          (error) => {
-            leave();
-            reject(error);
-          },
-        );
-      };
-      const waiting = { start, rank: performance.now() + PATIENCE * expectedMs, weight };
-      const abort = () => {
-        const at = this.#line.indexOf(waiting);
-        if (at >= 0) {
-          this.#line.splice(at, 1);
-          // It may have been the one that others waited behind.
-          this.#startNext();
-        }
-        reject(signal?.reason);
-      };
-      this.#enter(waiting);
-      this.#startNext();
-      if (this.#line.length > this.#maxWaiting && this.#line.includes(waiting)) {
-        this.#line.splice(this.#line.indexOf(waiting), 1);
-        return reject(
-          new ServingError("QUEUE_FULL", `The queue of ${this.#name} is full (${this.#maxWaiting} items)`, {
-            limit: this.#maxWaiting,
-          }),
-        );
-      }
-      signal?.addEventListener("abort", abort, { once: true });
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const start = () => {
+      // It is about to leave the line.
+      if (scope.signal.aborted) return;
+      this.#take(weight);
+      task()
+        .finally(() => this.#release(weight))
+        .then(resolve, reject);
+    };
+    const waiting = { start, rank: scope.clock.now() + PATIENCE * expectedMs, weight };
+    try {
+      return await within(scope, this.#stage, () => {
+        this.#join(waiting);
+        return promise;
+      });
+    } finally {
+      this.#leave(waiting);
+    }
+  }
+
+  /** @throws {ServingError} QUEUE_FULL */
+  #join(waiting: Waiting): void {
+    this.#enter(waiting);
+    this.#startNext();
+    if (this.#line.length <= this.#maxWaiting || !this.#line.includes(waiting)) return;
+    this.#leave(waiting);
+    throw new ServingError("QUEUE_FULL", `The queue of ${this.#name} is full (${this.#maxWaiting} items)`, {
+      limit: this.#maxWaiting,
     });
+  }
+
+  /** Does nothing if it has started. */
+  #leave(waiting: Waiting): void {
+    const at = this.#line.indexOf(waiting);
+    if (at < 0) return;
+    this.#line.splice(at, 1);
+    // It may have been the one that others waited behind.
+    this.#startNext();
   }
 
   #enter(waiting: Waiting): void {

@@ -1,6 +1,7 @@
 import { hash } from "node:crypto";
 import { availableParallelism } from "node:os";
-import { CancelledError, DeadlineExceededError, ServingError } from "../../errors.ts";
+import { ServingError } from "../../errors.ts";
+import { createScope, type Scope } from "../../request/scope.ts";
 import { Semaphore } from "../../request/semaphore.ts";
 import { type Allowance, DecoderKilledError, Decoders, type Verdict } from "./decoders.ts";
 import type { Decoded, Job, Size } from "./decoding.ts";
@@ -53,13 +54,10 @@ export interface ImagePipelineOptions {
   onDecoderEnded?: ((verdict: Verdict) => void) | undefined;
 }
 
-export interface PrepareOptions {
-  /** The client hung up: an image still waiting is not decoded. */
-  signal?: AbortSignal | undefined;
-  /** When the answer is worthless, in milliseconds on the clock of `performance.now()`. */
-  deadline?: number | undefined;
+/** The scope of a request, or what is known of it. */
+export interface PrepareOptions extends Partial<Scope> {
   /** Called when its decode begins: what came before was waiting. */
-  onStart?: (() => void) | undefined;
+  readonly onStart?: () => void;
 }
 
 /** Of what screening counted, so that decoders may take more than was measured: other content, other machines. */
@@ -124,6 +122,7 @@ export class ImagePipeline {
     this.#decoders = new Decoders(integer("concurrency", concurrency, 1), { onEnded: onDecoderEnded });
     this.#line = new Semaphore({
       name: "the image decoder",
+      stage: "decode",
       permits: concurrency,
       maxWaiting: integer("maxWaiting", maxWaiting, 0),
       capacity: maxDecodeBytes,
@@ -188,12 +187,10 @@ export class ImagePipeline {
    * @throws {ServingError} as `inspect`, and QUEUE_FULL, DEADLINE_EXCEEDED, CANCELLED, INTERNAL (no decoder)
    */
   async prepare(bytes: Uint8Array, input: ImageInput, options: PrepareOptions = {}): Promise<Uint8Array> {
-    const { signal, deadline = Number.POSITIVE_INFINITY, onStart } = options;
+    const { onStart, ...parts } = options;
+    const given = createScope(parts);
+    const deadline = Math.min(given.deadline, given.clock.now() + this.#timeoutMs);
     const { format, screened } = this.#admit(bytes);
-    const timeLeft = Math.min(deadline - performance.now(), this.#timeoutMs);
-    if (signal?.aborted) throw new CancelledError();
-    if (timeLeft <= 0) throw new DeadlineExceededError("decode");
-
     const { width, height } = input;
     const box = coveredBox(input);
     const expectedMs =
@@ -203,10 +200,6 @@ export class ImagePipeline {
       ROWS * screened.width * screened.pixelBytes +
       COPIES * bytes.byteLength +
       OUTPUT_BYTES * box.width * box.height;
-    const stop = new AbortController();
-    const cancel = () => stop.abort(new CancelledError());
-    const timer = setTimeout(() => stop.abort(new DeadlineExceededError("decode")), timeLeft);
-    signal?.addEventListener("abort", cancel, { once: true });
     const decode = () => {
       onStart?.();
       const job = {
@@ -223,12 +216,7 @@ export class ImagePipeline {
       });
     };
     const heavy = expectedMs > HEAVY_MS || memoryBytes > HEAVY_BYTES;
-    try {
-      return await this.#line.run(decode, stop.signal, { expectedMs, weight: heavy ? memoryBytes : 0 });
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", cancel);
-    }
+    return this.#line.run(decode, { ...given, deadline }, { expectedMs, weight: heavy ? memoryBytes : 0 });
   }
 
   #admit(bytes: Uint8Array): Admitted {

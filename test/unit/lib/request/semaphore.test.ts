@@ -1,6 +1,10 @@
 import { jest } from "@jest/globals";
 import { ServingError } from "../../../../lib/errors.ts";
+import { createScope } from "../../../../lib/request/scope.ts";
 import { Semaphore } from "../../../../lib/request/semaphore.ts";
+
+/** Of who waits for ever. */
+const scope = createScope();
 
 function tasks() {
   const started: string[] = [];
@@ -21,8 +25,8 @@ function tasks() {
 describe("Semaphore", () => {
   test("starts as many tasks as it has permits, and the rest in their order", async () => {
     const { started, task, finish } = tasks();
-    const semaphore = new Semaphore({ name: "the test", permits: 2, maxWaiting: 10 });
-    const runs = ["a", "b", "c", "d"].map((name) => semaphore.run(task(name)));
+    const semaphore = new Semaphore({ name: "the test", stage: "work", permits: 2, maxWaiting: 10 });
+    const runs = ["a", "b", "c", "d"].map((name) => semaphore.run(task(name), scope));
     expect(started).toEqual(["a", "b"]);
     expect([semaphore.active, semaphore.waiting]).toEqual([2, 2]);
 
@@ -39,8 +43,8 @@ describe("Semaphore", () => {
 
   test("gives the permit of a failed task to the next", async () => {
     const { started, task, finish, fail } = tasks();
-    const semaphore = new Semaphore({ name: "the test", permits: 1, maxWaiting: 1 });
-    const [first, second] = [semaphore.run(task("a")), semaphore.run(task("b"))];
+    const semaphore = new Semaphore({ name: "the test", stage: "work", permits: 1, maxWaiting: 1 });
+    const [first, second] = [semaphore.run(task("a"), scope), semaphore.run(task("b"), scope)];
     fail("a", new Error("broken"));
     await expect(first).rejects.toThrow("broken");
     expect(started).toEqual(["a", "b"]);
@@ -50,9 +54,9 @@ describe("Semaphore", () => {
 
   test("refuses at once when the line is full", async () => {
     const { started, task, finish } = tasks();
-    const semaphore = new Semaphore({ name: "the test", permits: 1, maxWaiting: 1 });
-    const accepted = [semaphore.run(task("a")), semaphore.run(task("b"))];
-    const refusal = await semaphore.run(task("c")).catch((error) => error);
+    const semaphore = new Semaphore({ name: "the test", stage: "work", permits: 1, maxWaiting: 1 });
+    const accepted = [semaphore.run(task("a"), scope), semaphore.run(task("b"), scope)];
+    const refusal = await semaphore.run(task("c"), scope).catch((error) => error);
     expect(refusal).toBeInstanceOf(ServingError);
     expect(refusal).toMatchObject({ type: "QUEUE_FULL", message: "The queue of the test is full (1 items)" });
 
@@ -65,15 +69,15 @@ describe("Semaphore", () => {
 
   test("takes a task out of the line when its signal aborts", async () => {
     const { started, task, finish } = tasks();
-    const semaphore = new Semaphore({ name: "the test", permits: 1, maxWaiting: 1 });
+    const semaphore = new Semaphore({ name: "the test", stage: "work", permits: 1, maxWaiting: 1 });
     const stop = new AbortController();
-    const first = semaphore.run(task("a"));
-    const second = semaphore.run(task("b"), stop.signal);
+    const first = semaphore.run(task("a"), scope);
+    const second = semaphore.run(task("b"), createScope({ signal: stop.signal }));
     stop.abort(new Error("gone"));
     await expect(second).rejects.toThrow("gone");
     expect(semaphore.waiting).toBe(0);
 
-    const third = semaphore.run(task("c"));
+    const third = semaphore.run(task("c"), scope);
     finish("a");
     await first;
     expect(started).toEqual(["a", "c"]);
@@ -83,9 +87,9 @@ describe("Semaphore", () => {
 
   test("never starts a task whose signal has aborted already", async () => {
     const { started, task } = tasks();
-    const run = new Semaphore({ name: "the test", permits: 1, maxWaiting: 1 }).run(
+    const run = new Semaphore({ name: "the test", stage: "work", permits: 1, maxWaiting: 1 }).run(
       task("a"),
-      AbortSignal.abort(new Error("gone")),
+      createScope({ signal: AbortSignal.abort(new Error("gone")) }),
     );
     await expect(run).rejects.toThrow("gone");
     expect(started).toEqual([]);
@@ -93,10 +97,10 @@ describe("Semaphore", () => {
 
   test("lets the caller of a running task go, but holds its permit until it has settled", async () => {
     const { started, task, finish } = tasks();
-    const semaphore = new Semaphore({ name: "the test", permits: 1, maxWaiting: 1 });
+    const semaphore = new Semaphore({ name: "the test", stage: "work", permits: 1, maxWaiting: 1 });
     const stop = new AbortController();
-    const first = semaphore.run(task("a"), stop.signal);
-    const second = semaphore.run(task("b"));
+    const first = semaphore.run(task("a"), createScope({ signal: stop.signal }));
+    const second = semaphore.run(task("b"), scope);
     stop.abort(new Error("gone"));
     await expect(first).rejects.toThrow("gone");
     expect(semaphore.active).toBe(1);
@@ -117,12 +121,12 @@ describe("what is known of a task", () => {
 
   test("the quick pass the slow that wait", async () => {
     const { started, task, finish } = tasks();
-    const semaphore = new Semaphore({ name: "the test", permits: 1, maxWaiting: 10 });
+    const semaphore = new Semaphore({ name: "the test", stage: "work", permits: 1, maxWaiting: 10 });
     const runs = [
-      semaphore.run(task("first")),
-      semaphore.run(task("slow"), undefined, slow),
-      semaphore.run(task("quick")),
-      semaphore.run(task("quick too")),
+      semaphore.run(task("first"), scope),
+      semaphore.run(task("slow"), scope, slow),
+      semaphore.run(task("quick"), scope),
+      semaphore.run(task("quick too"), scope),
     ];
     for (const name of ["first", "quick", "quick too", "slow"]) {
       expect(started.at(-1)).toBe(name);
@@ -136,15 +140,15 @@ describe("what is known of a task", () => {
     jest.useFakeTimers({ doNotFake: ["nextTick", "queueMicrotask", "setImmediate"] });
     try {
       const { started, task, finish } = tasks();
-      const semaphore = new Semaphore({ name: "the test", permits: 1, maxWaiting: 10 });
+      const semaphore = new Semaphore({ name: "the test", stage: "work", permits: 1, maxWaiting: 10 });
       const runs = [
-        semaphore.run(task("first")),
-        semaphore.run(task("slow"), undefined, { expectedMs: 100 }),
+        semaphore.run(task("first"), scope),
+        semaphore.run(task("slow"), scope, { expectedMs: 100 }),
       ];
       jest.advanceTimersByTime(399);
-      runs.push(semaphore.run(task("in time")));
+      runs.push(semaphore.run(task("in time"), scope));
       jest.advanceTimersByTime(2);
-      runs.push(semaphore.run(task("late")));
+      runs.push(semaphore.run(task("late"), scope));
       for (const name of ["first", "in time", "slow", "late"]) {
         expect(started.at(-1)).toBe(name);
         finish(name);
@@ -158,10 +162,10 @@ describe("what is known of a task", () => {
 
   test("heavy tasks leave one permit to the light", async () => {
     const { started, task, finish } = tasks();
-    const semaphore = new Semaphore({ name: "the test", permits: 2, maxWaiting: 10 });
-    const runs = ["a", "b", "c"].map((name) => semaphore.run(task(name), undefined, heavy(1)));
+    const semaphore = new Semaphore({ name: "the test", stage: "work", permits: 2, maxWaiting: 10 });
+    const runs = ["a", "b", "c"].map((name) => semaphore.run(task(name), scope, heavy(1)));
     expect(started).toEqual(["a"]);
-    runs.push(semaphore.run(task("light")));
+    runs.push(semaphore.run(task("light"), scope));
     expect(started).toEqual(["a", "light"]);
     for (const name of ["a", "b", "c", "light"]) {
       finish(name);
@@ -173,9 +177,15 @@ describe("what is known of a task", () => {
 
   test("heavy tasks stay within the capacity, in their order; one that alone is over it runs alone", async () => {
     const { started, task, finish } = tasks();
-    const semaphore = new Semaphore({ name: "the test", permits: 4, maxWaiting: 10, capacity: 10 });
+    const semaphore = new Semaphore({
+      name: "the test",
+      stage: "work",
+      permits: 4,
+      maxWaiting: 10,
+      capacity: 10,
+    });
     const runs = [6, 6, 1, 99].map((weight, i) =>
-      semaphore.run(task(`${i}:${weight}`), undefined, heavy(weight)),
+      semaphore.run(task(`${i}:${weight}`), scope, heavy(weight)),
     );
     expect(started).toEqual(["0:6"]);
     finish("0:6");
@@ -193,11 +203,17 @@ describe("what is known of a task", () => {
 
   test("when the one that others wait behind leaves, they start", async () => {
     const { started, task, finish } = tasks();
-    const semaphore = new Semaphore({ name: "the test", permits: 3, maxWaiting: 10, capacity: 10 });
+    const semaphore = new Semaphore({
+      name: "the test",
+      stage: "work",
+      permits: 3,
+      maxWaiting: 10,
+      capacity: 10,
+    });
     const stop = new AbortController();
-    const first = semaphore.run(task("6"), undefined, heavy(6));
-    const gone = semaphore.run(task("9"), stop.signal, heavy(9));
-    const behind = semaphore.run(task("2"), undefined, heavy(2));
+    const first = semaphore.run(task("6"), scope, heavy(6));
+    const gone = semaphore.run(task("9"), createScope({ signal: stop.signal }), heavy(9));
+    const behind = semaphore.run(task("2"), scope, heavy(2));
     expect(started).toEqual(["6"]);
     stop.abort(new Error("gone"));
     await expect(gone).rejects.toThrow("gone");
