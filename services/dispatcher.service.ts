@@ -101,7 +101,7 @@ export default defineService<Vars>()({
         noStore: { type: "boolean", optional: true },
       },
       handler(ctx: Context<AskParams>): Promise<AskResult> {
-        return this.dispatcher.ask(ctx.params, scopeOf(ctx), (_model, action, params, scope) =>
+        return this.dispatcher.ask(ctx.params, scopeOf(ctx), (action, params, scope) =>
           callModel(ctx, action, params, scope),
         );
       },

@@ -55,12 +55,7 @@ export interface DispatcherOptions {
 }
 
 /** Calls a model service's action; throws what it failed with. */
-export type Predict = (
-  model: string,
-  action: string,
-  params: PredictParams,
-  scope: Scope,
-) => Promise<PredictResult>;
+export type Predict = (action: string, params: PredictParams, scope: Scope) => Promise<PredictResult>;
 
 /** What is known of an output that was computed for this request. */
 export type Computed = Omit<Provenance, "cached">;
@@ -306,7 +301,7 @@ export class Dispatcher {
         const over = whyOver(scope, "decode");
         if (over) throw over;
         const params = { model: version.id, count: 1, tensors };
-        return computed(await item.predict(name, action, params, scope), version.id);
+        return computed(await item.predict(action, params, scope), version.id);
       });
     };
     return retry.run(scope, attempt, () => onRetry?.(called));

@@ -53,7 +53,7 @@ function model(name: string, ...served: Served[]): KnownModel {
 }
 
 /** Sees a cat. */
-const catSeen: Predict = async (_, action, { model }) => {
+const catSeen: Predict = async (action, { model }) => {
   if (!model || !action.startsWith(model.fingerprint))
     throw new Error(`asked ${model?.fingerprint} of ${action}`);
   return {
@@ -112,9 +112,9 @@ function dispatcher(models: readonly KnownModel[], options: Partial<DispatcherOp
     }: { models?: string[]; kind?: string; noStore?: boolean; predict?: Predict; scope?: Scope } = {},
   ) => {
     const inputs: Input[] = images.map((image) => ({ bytes: Buffer.from(image), type: "image/png" }));
-    const counted: Predict = (name, action, ...rest) => {
-      called.push(name);
-      return predict(name, action, ...rest);
+    const counted: Predict = (action, ...rest) => {
+      called.push(action.split(".").at(-2) ?? action);
+      return predict(action, ...rest);
     };
     return made.ask({ kind: "image", inputs, ...more }, scope, counted);
   };
@@ -146,9 +146,9 @@ describe("Dispatcher", () => {
 
   test("a model that fails takes only its own place", async () => {
     const { ask } = dispatcher([model("a"), model("b")]);
-    const predict: Predict = async (name, ...rest) => {
-      if (name === "a") throw new QueueFullError("a", 1);
-      return catSeen(name, ...rest);
+    const predict: Predict = async (action, ...rest) => {
+      if (action.endsWith(".a.predict")) throw new QueueFullError("a", 1);
+      return catSeen(action, ...rest);
     };
     const { items } = await ask(["photo"], { predict });
     expect(items).toMatchObject([{ results: { a: { error: { code: "QUEUE_FULL" } }, b: YES } }]);
@@ -302,9 +302,9 @@ describe("a flood on one model", () => {
   test("is refused unprepared and leaves the others alone", async () => {
     const { ask, prepared, refused } = dispatcher([model("a"), model("b")]);
     const gate = Promise.withResolvers<void>();
-    const predict: Predict = async (name, ...rest) => {
-      if (name === "a") await gate.promise;
-      return catSeen(name, ...rest);
+    const predict: Predict = async (action, ...rest) => {
+      if (action.endsWith(".a.predict")) await gate.promise;
+      return catSeen(action, ...rest);
     };
     const flood = ["1", "2", "3"].map((image) => ask([image], { models: ["a"], predict }));
     expect((await flood[2])?.items).toMatchObject([{ results: { a: { error: { code: "QUEUE_FULL" } } } }]);
@@ -344,12 +344,12 @@ describe("a model whose replicas differ", () => {
 
   test("is looked up anew when the version is gone: nothing of the old one is computed by the new one", async () => {
     const { ask, prepared, change } = dispatcher([model("a")]);
-    const predict: Predict = async (name, action, params, scope) => {
+    const predict: Predict = async (action, params, scope) => {
       if (params.model?.version === 1) {
         change(model("a", { version: 2, input: LARGE }));
         throw new ModelUnavailableError("a");
       }
-      return catSeen(name, action, params, scope);
+      return catSeen(action, params, scope);
     };
     const { items } = await ask(["photo"], { predict });
     expect(items).toMatchObject([{ results: { a: { ...YES, model: { version: 2 } } } }]);
