@@ -16,6 +16,13 @@ export function problemsOf(schema: z.ZodType, value: unknown, under = ""): strin
   });
 }
 
+/** A whole number of at least `least`, and at most `most`. */
+export function whole(least: number, most = Number.MAX_SAFE_INTEGER) {
+  const bound = most === Number.MAX_SAFE_INTEGER ? `of at least ${least}` : `from ${least} to ${most}`;
+  const expected = `a whole number ${bound}`;
+  return z.int(expected).min(least, expected).max(most, expected);
+}
+
 /** "Expected a text for name but received 5 of type number". */
 export function mismatch(expected: unknown, path: string, value: unknown): string {
   const received = value === undefined ? "undefined" : JSON.stringify(value)?.slice(0, 200);

@@ -43,7 +43,8 @@ type FreeMixin = Partial<ServiceSchema> & { readonly settingsSchema?: never };
 
 /**
  * Returns the schema as it is; exists only so that `this` and settings have types. `Own` is what the service has besides
- * its settings: fields that lifecycle hooks set, and methods.
+ * its settings: fields that lifecycle hooks set, and methods. Its settings are those that its mixin declares, or it
+ * declares them itself, as `settingsSchema`: then, too, they are checked when it is compiled, and when it starts.
  *
  *     export default defineService<{ server: Server }>()({ name: "gateway", … })
  */
@@ -52,7 +53,16 @@ export function defineService<Own = object>() {
     schema: Definition<Self<Settings, Own>> & {
       readonly name: string;
       readonly mixins?: readonly FreeMixin[];
+      readonly settingsSchema?: never;
       readonly settings?: Settings;
+    },
+  ): ServiceSchema;
+  function define<Settings extends z.ZodObject>(
+    schema: Definition<Self<z.output<Settings>, Own>> & {
+      readonly name: string;
+      readonly mixins?: readonly FreeMixin[];
+      readonly settingsSchema: Settings;
+      readonly settings: z.input<Settings>;
     },
   ): ServiceSchema;
   // The last one: what is wrong with a service's settings is told by it.
@@ -60,6 +70,7 @@ export function defineService<Own = object>() {
     schema: Definition<Self<z.output<Settings>, Own>> & {
       readonly name: string;
       readonly mixins: readonly [Mixin<Settings>];
+      readonly settingsSchema?: never;
       readonly settings: z.input<Settings>;
     },
   ): ServiceSchema;

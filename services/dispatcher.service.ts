@@ -3,6 +3,7 @@ import { defineService } from "../lib/define.ts";
 import { callModel } from "../lib/dispatch/call-model.ts";
 import { type Computed, Dispatcher } from "../lib/dispatch/dispatcher.ts";
 import { createStore, OutputCache } from "../lib/dispatch/output-cache.ts";
+import { dispatcherSettings } from "../lib/dispatch/settings.ts";
 import { env } from "../lib/env.ts";
 import { Preparers } from "../lib/kinds/preparers.ts";
 import { kindOf } from "../lib/kinds/registry.ts";
@@ -26,11 +27,11 @@ export default defineService<Vars>()({
   name: "dispatcher",
   deploy: { role: "dispatcher" },
 
+  settingsSchema: dispatcherSettings,
   settings: {
     maxImageBytes: env.MAX_IMAGE_BYTES,
     maxInputBytes: env.MAX_INPUT_BYTES,
     maxPixels: env.MAX_IMAGE_PIXELS,
-    /** Inputs decoded at once; 0: as the kind sees fit. */
     concurrency: env.DECODE_CONCURRENCY,
     maxInFlight: env.MAX_MODEL_IN_FLIGHT,
     cache: { ttlMs: env.CACHE_TTL_MS, maxEntries: env.CACHE_MAX_ENTRIES },

@@ -7,7 +7,7 @@ import { env } from "../lib/env.ts";
 import { ServingError } from "../lib/errors.ts";
 import { aliases, Gateway, openRequest } from "../lib/http/gateway.ts";
 import { Listener } from "../lib/http/listener.ts";
-import type { GatewayOptions } from "../lib/http/options.ts";
+import { gatewaySettings } from "../lib/http/options.ts";
 import { healthOf } from "../lib/telemetry/health.ts";
 import { actionTags, type TracedContext } from "../lib/telemetry/otlp.ts";
 
@@ -26,6 +26,7 @@ export default defineService<Vars>()({
   mixins: [ApiService],
   deploy: { role: "gateway" },
 
+  settingsSchema: gatewaySettings,
   settings: {
     // Settings are published to the cluster; functions and folders are nobody's business there.
     $secureSettings: ["routes", "assets", "rootCallOptions"],
@@ -63,7 +64,7 @@ export default defineService<Vars>()({
       writeTimeoutMs: 30_000,
       maxConnections: 4096,
       trustedProxies: env.TRUSTED_PROXIES,
-    } satisfies GatewayOptions,
+    },
   },
 
   actions: {

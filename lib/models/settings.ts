@@ -1,13 +1,8 @@
 import { z } from "zod";
+import { whole } from "../check.ts";
 import { THREADS } from "../engines/cores.ts";
 import { env } from "../env.ts";
 import { versionPolicy } from "./policy.ts";
-
-/** A whole number of at least `least`. */
-export const whole = (least: number) => {
-  const expected = `a whole number of at least ${least}`;
-  return z.int(expected).min(least, expected);
-};
 
 /** See `BatcherOptions`. */
 export const batchingSettings = z.strictObject({

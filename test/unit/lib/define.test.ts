@@ -4,6 +4,7 @@ import { ImageClassifier } from "../../../mixins/image-classifier.mixin.ts";
 import { Model } from "../../../mixins/model.mixin.ts";
 
 const define = defineService();
+const own = z.strictObject({ size: z.number() });
 const given = { model: "m", question: "?" };
 
 /** What the compiler must refuse: each line fails the type check where it stops being a mistake. */
@@ -18,6 +19,10 @@ const refused = [
   define({ name: "x", mixins: [Model] }),
   // @ts-expect-error a setting of the mixin below, which this one has taken away
   define({ name: "x", mixins: [ImageClassifier], settings: { ...given, group: "g", ask: 1 } }),
+  // @ts-expect-error a misspelt setting of a service that declares its own
+  define({ name: "x", settingsSchema: own, settings: { size: 1, sise: 2 } }),
+  // @ts-expect-error a missing one
+  define({ name: "x", settingsSchema: own, settings: {} }),
   // @ts-expect-error no name
   define({ mixins: [Model], settings: given }),
 ];

@@ -1,7 +1,10 @@
+import type { ServiceSchema } from "moleculer";
 import { defineService } from "../../../lib/define.ts";
 import { checkedService } from "../../../lib/service-check.ts";
 import { StartError } from "../../../lib/start-error.ts";
 import { ImageClassifier } from "../../../mixins/image-classifier.mixin.ts";
+import dispatcher from "../../../services/dispatcher.service.ts";
+import gateway from "../../../services/gateway.service.ts";
 
 const right = { model: "pets-resnet", group: "cat", question: "Is it a cat?" };
 
@@ -80,8 +83,39 @@ describe("a service file", () => {
     );
   });
 
-  test.each(["gateway", "dispatcher"])("may not be a model called %s", (name) => {
-    expect(told(name, moduleOf(name, right))).toContain("is the name of a service that is no model");
+  test.each(["gateway", "dispatcher"])("may not be called %s unless that is its role", (name) => {
+    const taken = `"${name}" is the name of another service`;
+    expect(told(name, moduleOf(name, right))).toContain(taken);
+    expect(told(name, { default: defineService()({ name }) })).toContain(taken);
+    expect(told(name, { default: defineService()({ name, deploy: { role: name as "gateway" } }) })).toBe(
+      "nothing",
+    );
+  });
+
+  test.each<[ServiceSchema, object, string]>([
+    [gateway, { maxImage: 16 }, `Unknown key "maxImage" in settings.http: did you mean "maxImages"?`],
+    [
+      gateway,
+      { maxBufferedBytes: 1000 },
+      "a maxBufferedBytes of at least maxImageBytes and maxInputBytes for settings.http",
+    ],
+    [gateway, { maxImages: undefined }, "for settings.http.maxImages but received undefined"],
+    [gateway, { trustedProxies: ["10.0.0.0/99"] }, "for settings.http.trustedProxies.0"],
+  ])("of the gateway is checked, too: %#", (schema, http, message) => {
+    const given = schema.settings as { readonly http: object };
+    const settings = { ...given, http: { ...given.http, ...http } };
+    expect(told(schema.name, { default: { ...schema, settings } })).toContain(message);
+    expect(told(schema.name, { default: schema })).toBe("nothing");
+  });
+
+  test.each<[object, string]>([
+    [{ maxPixel: 1 }, `Unknown key "maxPixel" in settings: did you mean "maxPixels"?`],
+    [{ maxInFlight: 0 }, "a whole number of at least 1 for settings.maxInFlight but received 0"],
+    [{ cache: { ttlMs: 5 } }, "for settings.cache.maxEntries but received undefined"],
+  ])("of the dispatcher is checked, too: %j", (wrong, message) => {
+    const settings = { ...dispatcher.settings, ...wrong };
+    expect(told("dispatcher", { default: { ...dispatcher, settings } })).toContain(message);
+    expect(told("dispatcher", { default: dispatcher })).toBe("nothing");
   });
 
   test("may not be a model that no address can name", () => {
