@@ -48,10 +48,16 @@ const LOADED = { memory: 0.9, wait: 0.5 };
 /** … and below which it pulls all it may again. The gap keeps it from going back and forth. */
 const RELIEVED = { memory: 0.8, wait: 0.25 };
 
-/** Whether a node should pull less, given whether it does now. */
-export function isLoaded({ memory, wait }: Pick<LoadReport, "memory" | "wait">, loaded: boolean): boolean {
+/**
+ * Whether a node should pull less, given whether it does now. Not one without work for want of cores: it pulls nothing
+ * anyway, and while a cluster starts all its processes wait for cores.
+ */
+export function isLoaded(
+  { memory, wait, queued, inFlight }: Pick<LoadReport, "memory" | "wait" | "queued" | "inFlight">,
+  loaded: boolean,
+): boolean {
   const mark = loaded ? RELIEVED : LOADED;
-  return memory >= mark.memory || wait >= mark.wait;
+  return memory >= mark.memory || (wait >= mark.wait && (loaded || queued + inFlight > 0));
 }
 
 /**

@@ -9,7 +9,14 @@ describe("a node", () => {
     [{ memory: 0, wait: 0.4 }, true, true],
     [{ memory: 0.7, wait: 0.1 }, true, false],
   ])("with %j that pulled less (%s) pulls less: %s", (report, before, after) => {
-    expect(isLoaded(report, before)).toBe(after);
+    expect(isLoaded({ ...report, queued: 0, inFlight: 1 }, before)).toBe(after);
+    expect(isLoaded({ ...report, queued: 1, inFlight: 0 }, before)).toBe(after);
+  });
+
+  test("without work does not pull less for want of cores, as each has while a cluster starts", () => {
+    const idle = { memory: 0, wait: 1, queued: 0, inFlight: 0 };
+    expect(isLoaded(idle, false)).toBe(false);
+    expect(isLoaded({ ...idle, memory: 0.95 }, false)).toBe(true);
   });
 });
 
