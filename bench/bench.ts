@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { commandOptions, misused } from "../bin/cli.ts";
-import type { ImageInput } from "../lib/kinds/image/kind.ts";
+import type { ImageInput } from "../lib/kinds/image/input.ts";
 import { ImagePipeline } from "../lib/kinds/image/pipeline.ts";
 import { wholeCores } from "../lib/load/cgroup.ts";
 import { latestVersion } from "../lib/models/manifest.ts";

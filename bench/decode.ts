@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import sharp from "sharp";
 
-import type { ImageInput } from "../lib/kinds/image/kind.ts";
+import type { ImageInput } from "../lib/kinds/image/input.ts";
 import { ImagePipeline } from "../lib/kinds/image/pipeline.ts";
 import { usageOf } from "../lib/process/child.ts";
 

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { ServingError } from "../lib/errors.ts";
-import type { ImageInput } from "../lib/kinds/image/kind.ts";
+import type { ImageInput } from "../lib/kinds/image/input.ts";
 import type { ImagePipeline } from "../lib/kinds/image/pipeline.ts";
 import {
   blankPng,

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import sharp from "sharp";
 import { createEngine } from "../../lib/engines/runtimes.ts";
-import type { ImageInput } from "../../lib/kinds/image/kind.ts";
+import type { ImageInput } from "../../lib/kinds/image/input.ts";
 import { ImagePipeline } from "../../lib/kinds/image/pipeline.ts";
 import { latestVersion } from "../../lib/models/manifest.ts";
 import { Model } from "../../lib/models/model.ts";

@@ -1,4 +1,4 @@
-import type { ImageFormat } from "./screen/screen.ts";
+import type { ImageFormat } from "./input.ts";
 
 /** What goes between the main process and its decoders. */
 

@@ -1,4 +1,4 @@
-import type { ImageFormat } from "./screen/screen.ts";
+import type { ImageFormat } from "./input.ts";
 
 /**
  * The format by its first bytes, whatever name or content type came with it; undefined for anything else, HEIC,

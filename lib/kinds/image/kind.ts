@@ -1,30 +1,8 @@
 import { z } from "zod";
 import { mismatch } from "../../check.ts";
 import { stack, type TensorSpec, type Tensors } from "../../engines/tensors.ts";
-import type { InputSpec, Inspection, Kind } from "../kind.ts";
-
-/** What a model of this kind wants: its frame. */
-export interface ImageInput extends InputSpec {
-  readonly type: "image";
-  /** Pixels of the prepared image. */
-  readonly width: number;
-  readonly height: number;
-  /**
-   * How a photo becomes `width × height`: the short side is scaled to `shortSide` (default: the photo just covers
-   * the frame), then the centre is cut out.
-   */
-  readonly shortSide?: number;
-}
-
-/** What is known of an image before its pixels are decoded. */
-export interface ImageInfo extends Inspection {
-  /** Pixels, after EXIF orientation. */
-  readonly width: number;
-  readonly height: number;
-  readonly format: "jpeg" | "png" | "webp" | "gif" | "avif" | "tiff";
-  /** Encoded size. */
-  readonly bytes: number;
-}
+import type { Kind } from "../kind.ts";
+import { type ImageInfo, type ImageInput, PIXELS } from "./input.ts";
 
 const colours = z.tuple([z.number(), z.number(), z.number()], "[red, green, blue]");
 const side = "a whole number of at least 1";
@@ -51,9 +29,6 @@ export const imagePart = z.strictObject({
 
 /** The image part of a manifest. Its one input: uint8 `[height, width, 3]`, or, normalised, float32 `[3, height, width]`. */
 export type ImagePart = Readonly<z.infer<typeof imagePart>>;
-
-/** The tensor of a prepared image: `[1, height, width, 3]` uint8, RGB. */
-export const PIXELS = "pixels";
 
 /** Pixels of a prepared image's side: 50 MB at most, and more than any network of today takes. */
 const MAX_SIDE = 4096;

@@ -6,8 +6,9 @@ import { Semaphore } from "../../request/semaphore.ts";
 import { type Allowance, DecoderKilledError, Decoders, type Verdict } from "./decoders.ts";
 import type { Decoded, Job, Size } from "./decoding.ts";
 import { sniffFormat } from "./format.ts";
-import type { ImageInfo, ImageInput } from "./kind.ts";
-import { type ImageFormat, type Screened, screen } from "./screen/screen.ts";
+import type { ImageFormat, ImageInfo, ImageInput } from "./input.ts";
+import { screen } from "./screen/screen.ts";
+import type { Screened } from "./screen/screened.ts";
 
 export interface ImagePipelineOptions {
   /**

@@ -1,7 +1,7 @@
 import type { Tensors } from "../../engines/tensors.ts";
 import type { Scope } from "../../request/scope.ts";
 import type { Input, KindOptions, Preparer } from "../kind.ts";
-import { type ImageInfo, type ImageInput, PIXELS } from "./kind.ts";
+import { type ImageInfo, type ImageInput, PIXELS } from "./input.ts";
 import { ImagePipeline } from "./pipeline.ts";
 
 /** The image kind in the dispatcher: the pipeline's pixels as tensors. */

@@ -1,30 +1,12 @@
 import { z } from "zod";
-import { stack, type TensorSpec } from "../../engines/tensors.ts";
-import type { InputSpec, Inspection, Kind } from "../kind.ts";
-
-/** What a model of this kind wants: its tensors by name. */
-export interface TensorInput extends InputSpec {
-  readonly type: "tensor";
-  readonly inputs: readonly TensorSpec[];
-}
-
-/** What is known of tensors before they are read. */
-export interface TensorInfo extends Inspection {
-  /** Of the JSON. */
-  readonly bytes: number;
-}
+import { stack } from "../../engines/tensors.ts";
+import type { Kind } from "../kind.ts";
+import { type TensorInfo, type TensorInput, tensorBody } from "./input.ts";
 
 export const tensorPart = z.strictObject({ name: z.literal("tensor") });
 
 /** The tensor part of a manifest: a model of this kind takes its inputs as they are. */
 export type TensorPart = Readonly<z.infer<typeof tensorPart>>;
-
-/** A body in `application/json`. */
-export const tensorBody = z.strictObject({
-  inputs: z
-    .record(z.string(), z.unknown())
-    .describe("by name: a number or text, or lists of them, nested as the input's shape says"),
-});
 
 /** Inputs of a model, and dimensions of one. */
 const MAX_INPUTS = 64;

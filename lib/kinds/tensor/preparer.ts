@@ -3,7 +3,7 @@ import { problemsOf, unknownKey } from "../../check.ts";
 import type { DType, Tensor, TensorSpec, Tensors } from "../../engines/tensors.ts";
 import { ServingError } from "../../errors.ts";
 import type { Input, KindOptions, Preparer } from "../kind.ts";
-import { type TensorInfo, type TensorInput, tensorBody } from "./kind.ts";
+import { type TensorInfo, type TensorInput, tensorBody } from "./input.ts";
 
 type Values = Readonly<Record<string, unknown>>;
 

@@ -1,25 +1,9 @@
 import { z } from "zod";
 import { mismatch } from "../../check.ts";
 import { stack, type TensorSpec, type Tensors } from "../../engines/tensors.ts";
-import type { InputSpec, Inspection, Kind } from "../kind.ts";
-import { type HashedNgrams, hashedNgrams } from "./tokenizer.ts";
-
-/** Characters (UTF-16 units) of the longest text: more than a book's chapter. */
-export const MAX_CHARACTERS = 100_000;
-
-/** What a model of this kind wants. */
-export interface TextInput extends InputSpec {
-  readonly type: "text";
-  readonly tokenizer: HashedNgrams;
-}
-
-/** What is known of a text. */
-export interface TextInfo extends Inspection {
-  /** As people count them, near enough: Unicode code points. */
-  readonly characters: number;
-  /** Of its UTF-8. */
-  readonly bytes: number;
-}
+import type { Kind } from "../kind.ts";
+import { IDS, type TextInfo, type TextInput, textBody } from "./input.ts";
+import { hashedNgrams } from "./tokenizer.ts";
 
 export const textPart = z.strictObject({
   name: z.literal("text"),
@@ -28,17 +12,6 @@ export const textPart = z.strictObject({
 
 /** The text part of a manifest. Its one input: int32 `[length]`, the ids of the tokenizer. */
 export type TextPart = Readonly<z.infer<typeof textPart>>;
-
-/** A body in `application/json`. */
-export const textBody = z.strictObject({
-  text: z
-    .string()
-    // Said, not checked: a longer one is too large, not malformed.
-    .meta({ maxLength: MAX_CHARACTERS, description: "of any script; a lone surrogate counts as U+FFFD" }),
-});
-
-/** The tensor of a prepared text: `[1, length]` int32. */
-export const IDS = "ids";
 
 /** Ids of a prepared text, and runs of characters of one length. */
 const MAX_LENGTH = 1_000_000;

@@ -5,7 +5,7 @@ import type { Tensors } from "../../engines/tensors.ts";
 import { ServingError } from "../../errors.ts";
 import type { Scope } from "../../request/scope.ts";
 import type { Input, KindOptions, Preparer } from "../kind.ts";
-import { IDS, MAX_CHARACTERS, type TextInfo, type TextInput, textBody } from "./kind.ts";
+import { IDS, MAX_CHARACTERS, type TextInfo, type TextInput, textBody } from "./input.ts";
 import { tokenize } from "./tokenizer.ts";
 
 /** The text kind in the dispatcher. A text is read in its turn: the longest takes some 25 ms. */

@@ -2,7 +2,7 @@ import { walkAv1 } from "./av1.ts";
 import { BOUNDS } from "./bounds.ts";
 import { Cursor, damaged, tooMany, unsupported } from "./cursor.ts";
 import { harmlessProfile } from "./profile.ts";
-import type { Screened } from "./screen.ts";
+import type { Screened } from "./screened.ts";
 
 const FORMAT = "AVIF";
 

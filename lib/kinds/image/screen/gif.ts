@@ -1,6 +1,6 @@
 import { BOUNDS } from "./bounds.ts";
 import { Cursor, damaged, tooMany } from "./cursor.ts";
-import type { Screened } from "./screen.ts";
+import type { Screened } from "./screened.ts";
 
 const FORMAT = "GIF";
 /** Four for the canvas, one for the frame on it. */

@@ -3,7 +3,7 @@ import { BOUNDS } from "./bounds.ts";
 import { Cursor, damaged, tooMany } from "./cursor.ts";
 import { exifOf, type Orientation, orientationOf } from "./exif.ts";
 import { harmlessProfile } from "./profile.ts";
-import type { Screened } from "./screen.ts";
+import type { Screened } from "./screened.ts";
 
 const FORMAT = "PNG";
 const SIGNATURE_BYTES = 8;

@@ -3,7 +3,7 @@ import { Cursor, damaged, tooMany, unsupported } from "./cursor.ts";
 import { asOrientation } from "./exif.ts";
 import { walkJpeg } from "./jpeg.ts";
 import { harmlessProfile } from "./profile.ts";
-import type { Screened } from "./screen.ts";
+import type { Screened } from "./screened.ts";
 
 const FORMAT = "TIFF";
 const HEADER_BYTES = 8;

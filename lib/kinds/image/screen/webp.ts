@@ -2,7 +2,7 @@ import { BOUNDS } from "./bounds.ts";
 import { Cursor, damaged } from "./cursor.ts";
 import { exifOf, type Orientation, orientationOf } from "./exif.ts";
 import { harmlessProfile } from "./profile.ts";
-import type { Screened } from "./screen.ts";
+import type { Screened } from "./screened.ts";
 
 const FORMAT = "WebP";
 

@@ -7,7 +7,7 @@ import {
 } from "../../../../lib/dispatch/dispatcher.ts";
 import { MemoryStore, OutputCache } from "../../../../lib/dispatch/output-cache.ts";
 import { ModelUnavailableError, QueueFullError, ServingError } from "../../../../lib/errors.ts";
-import type { ImageInput } from "../../../../lib/kinds/image/kind.ts";
+import type { ImageInput } from "../../../../lib/kinds/image/input.ts";
 import type { Input, InputSpec, Preparer } from "../../../../lib/kinds/kind.ts";
 import type { KnownModel, KnownVersion } from "../../../../lib/models/catalog.ts";
 import { Retry } from "../../../../lib/request/retry.ts";

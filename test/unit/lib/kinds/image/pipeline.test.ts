@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { jest } from "@jest/globals";
 import sharp, { type Sharp } from "sharp";
 import { type ErrorCode, ServingError } from "../../../../../lib/errors.ts";
-import type { ImageInput } from "../../../../../lib/kinds/image/kind.ts";
+import type { ImageInput } from "../../../../../lib/kinds/image/input.ts";
 import { ImagePipeline } from "../../../../../lib/kinds/image/pipeline.ts";
 import { usageOf } from "../../../../../lib/process/child.ts";
 import { withChunks } from "../../../../../testkit/hostile-images.ts";

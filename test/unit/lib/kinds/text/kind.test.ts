@@ -1,5 +1,6 @@
 import type { Input } from "../../../../../lib/kinds/kind.ts";
-import { MAX_CHARACTERS, text } from "../../../../../lib/kinds/text/kind.ts";
+import { MAX_CHARACTERS } from "../../../../../lib/kinds/text/input.ts";
+import { text } from "../../../../../lib/kinds/text/kind.ts";
 import type { HashedNgrams } from "../../../../../lib/kinds/text/tokenizer.ts";
 import { systemClock } from "../../../../../lib/request/clock.ts";
 import type { Scope } from "../../../../../lib/request/scope.ts";
