@@ -8,7 +8,7 @@ import { AmqpTransporter } from "../transporters/amqp.ts";
 import { AmqplibConnection } from "../transporters/amqplib.ts";
 import type { AmqpTransporterOptions, RequestEvent } from "../transporters/options.ts";
 import { eventually } from "./eventually.ts";
-import { deleteNamespace } from "./rabbitmq.ts";
+import { brokerUrl, deleteNamespace, releaseBroker } from "./rabbitmq.ts";
 
 export interface Work {
   /** Name of the request. */
@@ -153,6 +153,21 @@ export class Cluster {
     await Promise.all(this.#members.map(({ broker }) => broker.stop()));
     await deleteNamespace(this.namespace, this.#url, ["work.do", "clock.left"]);
   }
+}
+
+/** Gives each test of a file a cluster of its own on the tests' RabbitMQ, and stops it after the test. */
+export function forEachTest(use: (cluster: Cluster, url: string) => void): void {
+  let url: string;
+  let cluster: Cluster;
+  beforeAll(async () => {
+    url = await brokerUrl();
+  }, 180_000);
+  afterAll(releaseBroker);
+  beforeEach(() => {
+    cluster = new Cluster(url);
+    use(cluster, url);
+  });
+  afterEach(() => cluster.stop());
 }
 
 /** Waits until `member` knows that each of `nodes` has `work.do`. */

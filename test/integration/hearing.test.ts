@@ -2,23 +2,13 @@ import type { Context } from "moleculer";
 import { cancel } from "../../lib/request/cancellation.ts";
 import { Scopes } from "../../middlewares/scopes.ts";
 import { eventually } from "../../testkit/eventually.ts";
-import { brokerUrl, releaseBroker } from "../../testkit/rabbitmq.ts";
-import { Cluster, knows, work } from "../../testkit/transporter.ts";
+import { type Cluster, forEachTest, knows, work } from "../../testkit/transporter.ts";
 
 let cluster: Cluster;
-let url: string;
 
-beforeAll(async () => {
-  url = await brokerUrl();
-}, 180_000);
-
-afterAll(releaseBroker);
-
-beforeEach(() => {
-  cluster = new Cluster(url);
+forEachTest((its) => {
+  cluster = its;
 });
-
-afterEach(() => cluster.stop());
 
 test("a node that calls nobody hears of nobody, and is heard, called and missed all the same", async () => {
   const options = { hearsOthers: () => false };

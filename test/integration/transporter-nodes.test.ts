@@ -1,31 +1,23 @@
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { eventually } from "../../testkit/eventually.ts";
-import { brokerUrl, releaseBroker } from "../../testkit/rabbitmq.ts";
-import { Cluster, type Done, knows, names, work } from "../../testkit/transporter.ts";
+import { type Cluster, type Done, forEachTest, knows, names, work } from "../../testkit/transporter.ts";
 import { listDeadLetters } from "../../transporters/dead-letters.ts";
 
 /** Milliseconds that losing a node may cost a request. */
 const PENALTY_MS = 1500;
 
-let url: string;
 let cluster: Cluster;
 let ended: boolean;
 
-beforeAll(async () => {
-  url = await brokerUrl();
-}, 180_000);
-
-afterAll(releaseBroker);
-
-beforeEach(() => {
-  ended = false;
-  cluster = new Cluster(url);
-});
-
+// Before its cluster stops.
 afterEach(() => {
   ended = true;
-  return cluster.stop();
+});
+
+forEachTest((its) => {
+  ended = false;
+  cluster = its;
 });
 
 test("requests in the hands of a killed node are answered by another, within the penalty", async () => {

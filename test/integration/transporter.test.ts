@@ -4,11 +4,11 @@ import { setTimeout as delay } from "node:timers/promises";
 import { connect, type Options } from "amqplib";
 import { encode } from "cbor-x";
 import { eventually } from "../../testkit/eventually.ts";
-import { brokerUrl, releaseBroker } from "../../testkit/rabbitmq.ts";
 import {
   Cluster,
   closeChannel,
   cut,
+  forEachTest,
   knows,
   type Member,
   modelOf,
@@ -21,17 +21,9 @@ import { Topology } from "../../transporters/topology.ts";
 let url: string;
 let cluster: Cluster;
 
-beforeAll(async () => {
-  url = await brokerUrl();
-}, 180_000);
-
-afterAll(releaseBroker);
-
-beforeEach(() => {
-  cluster = new Cluster(url);
+forEachTest((...its) => {
+  [cluster, url] = its;
 });
-
-afterEach(() => cluster.stop());
 
 async function twoNodes(options = {}): Promise<[caller: Member, a: Member, b: Member]> {
   const members = await Promise.all([
