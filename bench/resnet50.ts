@@ -6,13 +6,12 @@ import "../lib/engines/no-telemetry.ts";
  *     node bench/resnet50.ts [--float] [--out build/models/resnet50-random/1]
  */
 import "../lib/engines/no-telemetry.ts";
-import { createHash } from "node:crypto";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { Tensor } from "onnxruntime-node";
 import { wholeCores } from "../lib/load/cgroup.ts";
-import type { Manifest } from "../lib/models/manifest.ts";
+import { fileEntry, type Manifest } from "../lib/models/manifest.ts";
 import { model, node, tensor, value } from "../lib/onnx/build.ts";
 import { quantize } from "../lib/onnx/calibrate.ts";
 import { type GraphProto, TYPE, writeModel } from "../lib/onnx/proto.ts";
@@ -165,13 +164,7 @@ export async function writeResnet50(dir: string, float = false): Promise<void> {
     name: basename(dirname(resolve(dir))),
     version: Number(basename(dir)),
     format: "onnx",
-    files: [
-      {
-        path: "model.onnx",
-        bytes: bytes.length,
-        sha256: createHash("sha256").update(bytes).digest("hex"),
-      },
-    ],
+    files: [fileEntry("model.onnx", bytes)],
     inputs: [{ name: "pixels", dtype: "uint8", shape: [SIDE, SIDE, 3] }],
     outputs: [{ name: "logits", dtype: "float32", shape: [CLASSES] }],
     maxBatch: 64,

@@ -5,12 +5,11 @@
  *
  * `--note`: what was different in this run from what the recipe says; it goes into the card.
  */
-import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import sharp from "sharp";
-import { type Manifest, readManifest } from "../lib/models/manifest.ts";
+import { fileEntry, type Manifest, readManifest } from "../lib/models/manifest.ts";
 import type { Evaluation, Export, Scores } from "./reports.ts";
 
 /** What the photos are and under which terms, by source. */
@@ -65,17 +64,13 @@ const PIXELS = "golden/pixels.bin";
 mkdirSync(resolve(dir, "golden"), { recursive: true });
 writeFileSync(resolve(dir, PIXELS), await sharp(resolve(golden, "pixels.png")).raw().toBuffer());
 
-const described = (path: string) => {
-  const content = readFileSync(resolve(dir, path));
-  return { path, bytes: content.length, sha256: createHash("sha256").update(content).digest("hex") };
-};
 const manifest: Manifest = {
   $schema: "../../manifest.schema.json",
   manifest: 2,
   name: basename(dirname(dir)),
   version: Number(basename(dir)),
   format: "onnx",
-  files: ["model.onnx", PIXELS].map(described),
+  files: ["model.onnx", PIXELS].map((path) => fileEntry(path, readFileSync(resolve(dir, path)))),
   inputs: [{ name: "pixels", dtype: "uint8", shape: [run.side, run.side, 3] }],
   outputs: [{ name: "logits", dtype: "float32", shape: [run.labels.length] }],
   // More is no faster: on a CPU a batch takes as long as its items one by one.

@@ -227,6 +227,11 @@ function contradictions(manifest: Manifest, dir: string): string[] {
   return problems;
 }
 
+/** A file of a model as its manifest names it. @param content all of it */
+export function fileEntry(path: string, content: Uint8Array): Manifest["files"][number] {
+  return { path, bytes: content.length, sha256: createHash("sha256").update(content).digest("hex") };
+}
+
 async function digestOf(file: string): Promise<string> {
   const hash = createHash("sha256");
   await pipeline(createReadStream(file), hash);

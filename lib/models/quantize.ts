@@ -1,5 +1,4 @@
 import "../engines/no-telemetry.ts";
-import { createHash } from "node:crypto";
 import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { Tensor as OrtTensor } from "onnxruntime-node";
@@ -11,7 +10,7 @@ import { image } from "../kinds/image/kind.ts";
 import { type Feeds, quantize } from "../onnx/calibrate.ts";
 import { randomBy } from "../onnx/ranges.ts";
 import { createScope } from "../request/scope.ts";
-import type { Manifest } from "./manifest.ts";
+import { fileEntry, type Manifest } from "./manifest.ts";
 import { Model } from "./model.ts";
 
 export interface QuantizeModelOptions {
@@ -172,7 +171,7 @@ async function writeVersion(float: Model, from: string, to: string, int8: Uint8A
     ...same,
     name: basename(dirname(resolve(to))),
     version: Number(basename(to)),
-    files: [{ path, bytes: int8.length, sha256: createHash("sha256").update(int8).digest("hex") }, ...others],
+    files: [fileEntry(path, int8), ...others],
     source: `${float.manifest.source}; quantised to int8 from version ${float.id.version} of ${float.id.name}`,
   };
   await writeFile(join(unfinished, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);

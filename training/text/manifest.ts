@@ -5,12 +5,12 @@
  *     node training/text/manifest.ts --work DIR --out examples/models/spam-sms/1
  */
 import "../../lib/engines/no-telemetry.ts";
-import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { type HashedNgrams, tokenize } from "../../lib/kinds/text/tokenizer.ts";
+import { fileEntry } from "../../lib/models/manifest.ts";
 
 /** What `train.py` reports. Shares are from 0 to 1. */
 interface Training {
@@ -108,13 +108,7 @@ const manifest = {
   name: basename(dirname(dir)),
   version: Number(basename(dir)),
   format: "onnx",
-  files: [
-    {
-      path: "model.onnx",
-      bytes: weights.length,
-      sha256: createHash("sha256").update(weights).digest("hex"),
-    },
-  ],
+  files: [fileEntry("model.onnx", weights)],
   inputs: [{ name: "ids", dtype: "int32", shape: [tokenizer.length] }],
   outputs: [{ name: "logits", dtype: "float32", shape: [2] }],
   maxBatch: MAX_BATCH,
