@@ -702,6 +702,18 @@ describe("at the door", () => {
     expect(answers).toBe(17);
   });
 
+  test("a thousand requests sent in one go cost little more: what is beyond those is not even parsed", async () => {
+    const { broker, url } = await start();
+    const { listener } = broker.getLocalService("gateway") as unknown as { listener: Listener };
+    let made = 0;
+    listener.server.on("request", () => made++);
+    const socket = await dial(url);
+    socket.write("GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000));
+    expect((await readAll(socket)).split("HTTP/1.1 200 OK").length - 1).toBe(17);
+    // A write may arrive in two parts, of which the second was parsed before the pause.
+    expect(made).toBeLessThan(100);
+  });
+
   test("a few requests sent in one go are all answered, in their order", async () => {
     const { url } = await start();
     const socket = await dial(url);
