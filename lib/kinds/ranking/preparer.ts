@@ -5,7 +5,7 @@ import type { Tensor, Tensors } from "../../engines/tensors.ts";
 import { ServingError } from "../../errors.ts";
 import type { Scope } from "../../request/scope.ts";
 import type { Input, KindOptions, Preparer } from "../kind.ts";
-import { MAX_IDS, type RankingInfo, type RankingInput, rankingBody } from "./kind.ts";
+import { MAX_IDS, type RankingInfo, type RankingInput, rankingBody } from "./input.ts";
 
 /** Each list of ids without repeats, in its order. */
 interface Taste {

@@ -1,5 +1,6 @@
 import type { TensorSpec } from "../../../../../lib/engines/tensors.ts";
-import { type RankingInput, type RankingPart, ranking } from "../../../../../lib/kinds/ranking/kind.ts";
+import type { RankingInput } from "../../../../../lib/kinds/ranking/input.ts";
+import { type RankingPart, ranking } from "../../../../../lib/kinds/ranking/kind.ts";
 import { createScope } from "../../../../../lib/request/scope.ts";
 
 const scope = createScope();
