@@ -32,7 +32,9 @@ export function Load({ sampleMs = 1000, root = "/" }: LoadOptions = {}): Middlew
   function createLoad(broker: ServiceBroker): Middleware {
     const state = loadOf(broker, { root });
     const { table } = state;
-    const report = () => state.report(healthOf(broker).state === "draining");
+    const health = healthOf(broker);
+    // One without a decoder, say, would fail what others can do.
+    const report = () => state.report(health.state === "draining" || health.missing("ready").length > 0);
     let timer: NodeJS.Timeout | undefined;
 
     function measure(): void {

@@ -8,6 +8,7 @@ import { ServingError } from "../lib/errors.ts";
 import { aliases, Gateway, openRequest } from "../lib/http/gateway.ts";
 import { Listener } from "../lib/http/listener.ts";
 import { gatewaySettings } from "../lib/http/options.ts";
+import { takesWork } from "../lib/load/load.ts";
 import { healthOf } from "../lib/telemetry/health.ts";
 import { actionTags, type TracedContext } from "../lib/telemetry/otlp.ts";
 
@@ -84,7 +85,7 @@ export default defineService<Vars>()({
     this.forget = healthOf(this.broker).require({
       name: "dispatcher",
       probe: "ready",
-      met: () => this.broker.registry.actions.isAvailable(ASK),
+      met: () => takesWork(this.broker, ASK),
     });
   },
 

@@ -74,6 +74,24 @@ export function loadOf(broker: ServiceBroker, options?: LoadMeterOptions): LoadS
   return state;
 }
 
+/**
+ * Whether a node has this action and, as far as is known, takes work: it neither drains nor lacks what it needs. What
+ * this node itself lacks is not asked: it may be what the answer is wanted for.
+ */
+export function takesWork(broker: ServiceBroker, action: string): boolean {
+  const endpoints: readonly Endpoint[] = broker.registry.actions.get(action)?.endpoints ?? [];
+  const { table } = loadOf(broker);
+  return endpoints.some(
+    ({ id, isAvailable }) => isAvailable && (id === broker.nodeID || !table.get(id)?.report?.draining),
+  );
+}
+
+/** What of Moleculer's endpoints counts here. */
+interface Endpoint {
+  readonly id: string;
+  readonly isAvailable: boolean;
+}
+
 /** A report as it came over the wire, or `undefined` when it is none: a peer may send anything. */
 export function parseReport(value: unknown): LoadReport | undefined {
   if (typeof value !== "object" || value === null) return undefined;

@@ -10,7 +10,7 @@ export interface LoadReport {
   readonly queued: number;
   /** Items or requests it works on. */
   readonly inFlight: number;
-  /** It shuts down and wants no new work. */
+  /** It wants no new work: it shuts down, or lacks what it needs for it. */
   readonly draining: boolean;
 }
 

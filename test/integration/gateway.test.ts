@@ -6,8 +6,10 @@ import { ServingError } from "../../lib/errors.ts";
 import type { Listener } from "../../lib/http/listener.ts";
 import type { GatewayOptions } from "../../lib/http/options.ts";
 import type { InputSpec } from "../../lib/kinds/kind.ts";
+import { loadOf } from "../../lib/load/load.ts";
 import { healthOf } from "../../lib/telemetry/health.ts";
 import type { AskParams, ItemAnswer, ModelAnswer, ModelMetadata } from "../../lib/types.ts";
+import { Load } from "../../middlewares/load.ts";
 import gateway from "../../services/gateway.service.ts";
 import { eventually } from "../../testkit/eventually.ts";
 import { dial, form, http, readAll } from "../../testkit/http.ts";
@@ -858,6 +860,46 @@ describe("a gateway without a dispatcher", () => {
     expect((await http(`${url}/health/live`)).status).toBe(200);
     broker.createService({ name: "dispatcher", actions: { ask: () => ({ items: [] }) } });
     await eventually(async () => (await http(`${url}/health/ready`)).status === 200);
+  });
+});
+
+describe("a gateway whose dispatchers are elsewhere", () => {
+  test("is not ready while none of them has what it needs, and is again when one has", async () => {
+    const node = (nodeID: string) => {
+      const broker = new ServiceBroker({
+        nodeID,
+        namespace: `elsewhere-${process.pid}`,
+        logger: false,
+        transporter: "Fake",
+        heartbeatInterval: 1,
+        middlewares: [Load()],
+      });
+      brokers.push(broker);
+      return broker;
+    };
+    const dispatchers = ["dispatcher-1", "dispatcher-2"].map((nodeID) => {
+      const broker = node(nodeID);
+      const its = { decoder: true };
+      broker.createService({ name: "dispatcher", actions: { ask: () => ({ items: [] }) } });
+      healthOf(broker).require({ name: "decoder", probe: "ready", met: () => its.decoder });
+      return { broker, its };
+    });
+    const door = node("gateway-1");
+    door.createService({ name: "gateway", mixins: [gateway], settings: { port: 0, ip: "127.0.0.1" } });
+    await Promise.all([door.start(), ...dispatchers.map(({ broker }) => broker.start())]);
+    healthOf(door).ready();
+    const { listener } = door.getLocalService("gateway") as unknown as { listener: Listener };
+    const { port } = listener.server.address() as AddressInfo;
+    const missing = async () => (await http(`http://127.0.0.1:${port}/health/ready`)).json().missing;
+    await eventually(async () => expect(await missing()).toEqual([]));
+    const [first, second] = dispatchers;
+    if (first) first.its.decoder = false;
+    await eventually(() => loadOf(door).table.get("dispatcher-1")?.report?.draining === true);
+    expect(await missing()).toEqual([]);
+    if (second) second.its.decoder = false;
+    await eventually(async () => expect(await missing()).toEqual(["dispatcher"]));
+    if (first) first.its.decoder = true;
+    await eventually(async () => expect(await missing()).toEqual([]));
   });
 });
 
