@@ -407,6 +407,7 @@ describe("models", () => {
       batching: { maxBatchSize: 8, maxQueueSize: 9, maxQueueDelayMs: 0, concurrency: 1 },
       state: "ready",
       replicas: [broker.nodeID],
+      versions: [],
     };
     expect((await http(`${url}/api/models`)).json()).toEqual({
       requestId: expect.any(String),
