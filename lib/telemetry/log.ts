@@ -1,4 +1,4 @@
-import { inspect } from "node:util";
+import { inspect, styleText } from "node:util";
 
 /** What Moleculer says of a logger: the node, its namespace, and the module or service that logs. */
 export interface LogBindings {
@@ -34,7 +34,50 @@ export function jsonLine(level: string, args: readonly unknown[], bindings: LogB
   }
   line["msg"] = words.join(" ");
   for (const [name, value] of Object.entries(fields)) line[name in line ? `${name}_` : name] = value;
-  return [stringify(line)];
+  return [stringify(line).replace(UNSAFE, codeOf)];
+}
+
+const COLOURS = {
+  fatal: ["red", "inverse"],
+  error: ["red"],
+  warn: ["yellow"],
+  info: ["green"],
+  debug: ["magenta"],
+  trace: ["gray"],
+} as const;
+
+/**
+ * A log entry for people, for Moleculer's `formatter`: time, level, module, message, and the values logged with it. What
+ * others chose (names of services, texts of errors, what clients sent) can forge no line and move no cursor.
+ */
+export function textLine(level: string, args: readonly unknown[], { mod }: LogBindings): [string] {
+  const colours = COLOURS[level as keyof typeof COLOURS] ?? COLOURS.info;
+  const said = args.map((arg) =>
+    typeof arg === "string"
+      ? escaped(arg)
+      : escaped(inspect(arg, { depth: 2, breakLength: Number.POSITIVE_INFINITY }), "\n    "),
+  );
+  return [
+    [
+      styleText("gray", `[${new Date().toISOString().slice(11)}]`),
+      styleText([...colours], level.toUpperCase().padEnd(5)),
+      `${styleText("gray", escaped(mod.toUpperCase()))}${styleText("gray", ":")}`,
+      ...said,
+    ].join(" "),
+  ];
+}
+
+/** Control characters, the C1 set and what some take for line breaks included, and marks that reorder a line. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g;
+
+/** @param lineBreak what stands for a line break: in a stack, one whose next line can be no entry */
+function escaped(text: string, lineBreak = "\\n"): string {
+  return text.replace(UNSAFE, (character) => (character === "\n" ? lineBreak : codeOf(character)));
+}
+
+function codeOf(character: string): string {
+  return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
 function stringify(line: Readonly<Record<string, unknown>>): string {
