@@ -1,26 +1,24 @@
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { ATTACKS, type Attack } from "../testkit/hostile-images.ts";
-import { http } from "../testkit/http.ts";
 import { percentile } from "../testkit/percentile.ts";
 import { privateMemory } from "../testkit/processes.ts";
-import { startServer, type TestServer } from "../testkit/server.ts";
+import { startServer } from "../testkit/server.ts";
+import { type Assault, assaults, classify } from "./assaults.ts";
 import { generatePhotos } from "./decode.ts";
 
 /**
- * What each hostile image costs the others: a server of its own for each, two clients that send it again and again, and
- * beside them a photo every 100 ms. Then SIGTERM, in the midst of it.
+ * What each hostile image, and each thing that clients do to the door, costs the others: a server of its own for each,
+ * some clients that do it again and again, and beside them a photo every 100 ms. Then SIGTERM, in the midst of it.
  */
 const { values } = parseArgs({
   options: {
     seconds: { type: "string", default: "8" },
-    only: { type: "string", default: "" },
+    only: { type: "string", multiple: true, default: [""] },
     json: { type: "boolean", default: false },
   },
 });
 
-const CLIENTS = 2;
 const PHOTO_EVERY_MS = 100;
 /** What the table in SECURITY.md promises. */
 const BAR = { failed: 0, slowestMs: 2_000, memoryMb: 600, endMs: 25_000 };
@@ -42,14 +40,14 @@ interface Outcome {
 }
 
 async function attack(
-  { name, make, clients = CLIENTS }: Attack,
+  { name, bytes, clients, act }: Assault,
   photos: readonly Buffer[],
   seconds: number,
 ): Promise<Outcome> {
-  const image = await make();
   const server = await startServer();
   try {
-    const good = () => classify(server, photos[Math.floor(Math.random() * photos.length)] ?? photos[0]);
+    const good = () =>
+      classify(server.url, photos[Math.floor(Math.random() * photos.length)] ?? Buffer.alloc(0));
     for (let i = 0; i < 20; i += 1) await good();
     const memoryBefore = privateMemory(server.process.pid ?? 0);
     let memory = memoryBefore;
@@ -62,10 +60,7 @@ async function attack(
     const answers = new Map<string, number>();
     const attackers = Array.from({ length: clients }, async () => {
       while (!stop.signal.aborted) {
-        const answer = await classify(server, image).then(
-          (reply) => reply.code,
-          (error: Error) => error.message,
-        );
+        const answer = await act(server.url).catch((error: Error) => error.message);
         if (!ending) answers.set(answer, (answers.get(answer) ?? 0) + 1);
       }
     });
@@ -77,7 +72,7 @@ async function attack(
       const began = performance.now();
       requests.push(
         good().then(
-          ({ code }) => {
+          (code) => {
             times.push(performance.now() - began);
             if (code !== "200") failed += 1;
           },
@@ -102,7 +97,7 @@ async function attack(
     const [most = "none"] = [...answers].sort((a, b) => b[1] - a[1])[0] ?? [];
     return {
       name,
-      bytes: image.length,
+      bytes,
       clients,
       answer: most,
       answers: [...answers.values()].reduce((sum, count) => sum + count, 0),
@@ -118,34 +113,27 @@ async function attack(
   }
 }
 
-/** Status, or the error's code. */
-async function classify(server: TestServer, body: Buffer | undefined): Promise<{ code: string }> {
-  const reply = await http(`${server.url}/api/classify?models=resnet-cat`, {
-    headers: { "content-type": "image/jpeg", "cache-control": "no-store" },
-    body: body ?? Buffer.alloc(0),
-    signal: AbortSignal.timeout(60_000),
-  });
-  return { code: reply.status === 200 ? "200" : (reply.json().error?.code ?? String(reply.status)) };
-}
-
 const photos = await generatePhotos(8);
 const seconds = Number(values.seconds);
 const outcomes: Outcome[] = [];
-const calm: Attack = {
+const calmPhoto = (await generatePhotos(1, 99))[0] ?? Buffer.alloc(0);
+const calm: Assault = {
   name: "no attack: a small photo",
-  make: async () => (await generatePhotos(1, 99))[0] ?? Buffer.alloc(0),
+  bytes: calmPhoto.length,
+  clients: 2,
+  act: (url) => classify(url, calmPhoto),
 };
 console.log(
-  `${CLIENTS} clients (or as many as it says) send the image again and again, beside them a photo every ${PHOTO_EVERY_MS} ms, ${seconds} s\n` +
-    "| Image | Bytes | Answer | Photos failed | p50 ms | Slowest ms | Memory MB | SIGTERM to end, ms |\n" +
-    "| --- | --- | --- | --- | --- | --- | --- | --- |",
+  `So many clients do it again and again, beside them a photo every ${PHOTO_EVERY_MS} ms, ${seconds} s\n` +
+    "| What | Bytes | Clients | Answer | Photos failed | p50 ms | Slowest ms | Memory MB | SIGTERM to end, ms |\n" +
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
 );
-for (const candidate of [calm, ...ATTACKS]) {
-  if (!candidate.name.includes(values.only)) continue;
-  const o = await attack(candidate, photos, seconds);
+const wanted = (name: string) => values.only.some((part) => name.includes(part));
+for (const assault of [calm, ...(await assaults(wanted))]) {
+  const o = await attack(assault, photos, seconds);
   outcomes.push(o);
   console.log(
-    `| ${o.name}${o.clients === CLIENTS ? "" : `, ${o.clients} clients`} | ${o.bytes} | ${o.answers} × ${o.answer} | ${o.failed} of ${o.photos} | ${o.p50Ms} | ${o.slowestMs} | +${o.memoryMb} | ${o.endMs} |`,
+    `| ${o.name} | ${o.bytes} | ${o.clients} | ${o.answers} × ${o.answer} | ${o.failed} of ${o.photos} | ${o.p50Ms} | ${o.slowestMs} | +${o.memoryMb} | ${o.endMs} |`,
   );
 }
 if (values.json) console.log(JSON.stringify(outcomes));
