@@ -1,3 +1,4 @@
+import { ScaledObject } from "@kubernetes-models/keda/keda.sh/v1alpha1/ScaledObject";
 import { HorizontalPodAutoscaler } from "kubernetes-models/autoscaling/v2/HorizontalPodAutoscaler";
 import type { IHorizontalPodAutoscalerBehavior } from "kubernetes-models/autoscaling/v2/HorizontalPodAutoscalerBehavior";
 import type { IMetricSpec } from "kubernetes-models/autoscaling/v2/MetricSpec";
@@ -80,6 +81,51 @@ export function autoscaler({ name, min, max, scaling }: Needs, metadata: object)
       behavior: BEHAVIORS[scaling],
     },
   });
+}
+
+const NAMESPACE = "dl-lambda";
+
+/** Where Prometheus is: that of a Prometheus Operator in the namespace `monitoring`, unless an overlay says otherwise. */
+const PROMETHEUS = "http://prometheus-operated.monitoring.svc:9090";
+
+/**
+ * The same by KEDA, which makes the autoscaler itself and brings it the number: by the exact rule, unless the service
+ * asks for its queue. KEDA's kind knows no tolerances, so that from ten pods on a single step is within HPA's own 10 %.
+ */
+export function scaledObject({ name, min, max, scaling }: Needs, metadata: object): ScaledObject {
+  const policy = scaling === "cpu" ? "rule" : scaling;
+  const { scaleUp, scaleDown } = BEHAVIORS[policy];
+  return new ScaledObject({
+    metadata,
+    spec: {
+      scaleTargetRef: { name },
+      minReplicaCount: min,
+      maxReplicaCount: max,
+      pollingInterval: 15,
+      advanced: {
+        horizontalPodAutoscalerConfig: {
+          behavior: { scaleUp: withoutTolerance(scaleUp), scaleDown: withoutTolerance(scaleDown) },
+        },
+      },
+      triggers: [
+        {
+          type: "prometheus",
+          metricType: "AverageValue",
+          metadata: {
+            serverAddress: PROMETHEUS,
+            query: `max(${WANTED_REPLICAS}{namespace="${NAMESPACE}",deployment="${name}",policy="${policy}"})`,
+            threshold: "1",
+            // Without data nothing is wanted, rather than none.
+            ignoreNullValues: "false",
+          },
+        },
+      ],
+    },
+  });
+}
+
+function withoutTolerance({ tolerance: _, ...rules }: NonNullable<Behavior["scaleUp"]> = {}) {
+  return rules;
 }
 
 /** Of the service's own container: a sidecar's idle cores would hide that the service has none left. */

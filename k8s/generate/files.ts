@@ -1,5 +1,5 @@
 import { parse, stringify } from "yaml";
-import { manifests } from "./manifests.ts";
+import { kedaManifest, manifests } from "./manifests.ts";
 import type { Needs } from "./needs.ts";
 
 const MADE = "# Made by `npm run k8s`: change what it is made from and run it again.";
@@ -19,6 +19,12 @@ export function serviceManifests(services: readonly Needs[], image: string): Rea
     resources: texts.map(([name]) => name),
   };
   return new Map([...texts, ["kustomization.yaml", `${MADE}\n${yaml(kustomization)}`]]);
+}
+
+/** What KEDA makes autoscalers of, for all services. */
+export function scaledObjects(services: readonly Needs[]): string {
+  const objects = services.map((needs) => yaml(kedaManifest(needs).toJSON()));
+  return [`${MADE}\n# From the services' own files\n`, ...objects].join("---\n");
 }
 
 /**

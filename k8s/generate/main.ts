@@ -6,7 +6,7 @@ for (const name of Object.keys(process.env)) delete process.env[name];
 
 const { readServices } = await import("./declared.ts");
 const { DeployError, resolveNeeds } = await import("./needs.ts");
-const { prometheusRule, serviceManifests } = await import("./files.ts");
+const { prometheusRule, scaledObjects, serviceManifests } = await import("./files.ts");
 
 /** Writes what is made of the service files and of the rules; with `--check` only says whether it still agrees. */
 const ROOT = resolve(import.meta.dirname, "../..");
@@ -22,6 +22,7 @@ async function made(): Promise<ReadonlyMap<string, string>> {
   const services = [...serviceManifests(needs, `dl-lambda:${version}`)];
   return new Map([
     ...services.map(([name, text]): [string, string] => [`${SERVICES}/${name}`, text]),
+    ["k8s/components/keda/scaled-objects.yaml", scaledObjects(needs)],
     ["k8s/components/scaling/prometheus-rule.yaml", prometheusRule("dl-lambda-scaling", RULES, read(RULES))],
   ]);
 }

@@ -11,7 +11,7 @@ import type { IProbe } from "kubernetes-models/v1/Probe";
 import { Service } from "kubernetes-models/v1/Service";
 import { ServiceAccount } from "kubernetes-models/v1/ServiceAccount";
 import type { Role } from "../../lib/deploy.ts";
-import { autoscaler } from "./autoscaler.ts";
+import { autoscaler, scaledObject } from "./autoscaler.ts";
 import type { Needs } from "./needs.ts";
 
 const ADMIN_PORT = 9100;
@@ -52,6 +52,17 @@ export function manifests(needs: Needs, image: string): readonly Model<unknown>[
   ];
   for (const object of objects) object.validate();
   return objects;
+}
+
+/** What takes the place of a service's autoscaler where KEDA is, valid by KEDA's own schema. */
+export function kedaManifest(needs: Needs): Model<unknown> {
+  const { name, role } = needs;
+  const object = scaledObject(needs, {
+    name,
+    labels: { ...labelsOf(name), "app.kubernetes.io/component": role },
+  });
+  object.validate();
+  return object;
 }
 
 function labelsOf(name: string) {

@@ -44,9 +44,10 @@ const KINDS = [
   { group: "cloud.google.com", kind: "BackendConfig" },
   { group: "gateway.networking.k8s.io", kind: "Gateway" },
   { group: "gateway.networking.k8s.io", kind: "HTTPRoute" },
+  { group: "keda.sh", kind: "ScaledObject", version: "v1alpha1" },
   { group: "monitoring.coreos.com", kind: "PodMonitor" },
   { group: "monitoring.coreos.com", kind: "PrometheusRule" },
-].map(({ group, kind }) => {
+].map(({ group, kind, version = "v1" }: { group: string; kind: string; version?: string }) => {
   const singular = kind.toLowerCase();
   return {
     apiVersion: "apiextensions.k8s.io/v1",
@@ -58,7 +59,7 @@ const KINDS = [
       scope: "Namespaced",
       versions: [
         {
-          name: "v1",
+          name: version,
           served: true,
           storage: true,
           schema: { openAPIV3Schema: { type: "object", "x-kubernetes-preserve-unknown-fields": true } },

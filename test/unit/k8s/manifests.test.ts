@@ -1,15 +1,17 @@
 import { parseAllDocuments } from "yaml";
-import { serviceManifests } from "../../../k8s/generate/files.ts";
+import { scaledObjects, serviceManifests } from "../../../k8s/generate/files.ts";
 import { resolveNeeds } from "../../../k8s/generate/needs.ts";
 import type { Deploy } from "../../../lib/deploy.ts";
 import { VARIABLES } from "../../../lib/env.ts";
 
 type Json = Record<string, unknown>;
 
+const needsOf = (deploy: Deploy) =>
+  resolveNeeds([{ file: "services/fox.service.ts", base: "fox", name: "fox", deploy }]);
+
 /** The manifests of a service by kind, as they stand in its file. */
 function manifestsOf(deploy: Deploy): Readonly<Record<string, Json>> {
-  const needs = resolveNeeds([{ file: "services/fox.service.ts", base: "fox", name: "fox", deploy }]);
-  const text = serviceManifests(needs, "image:1").get("fox.yaml") ?? "";
+  const text = serviceManifests(needsOf(deploy), "image:1").get("fox.yaml") ?? "";
   const documents = parseAllDocuments(text).map((document) => document.toJS() as Json | null);
   return Object.fromEntries(documents.flatMap((each) => (each ? [[String(each["kind"]), each]] : [])));
 }
@@ -139,6 +141,39 @@ test.each(["rule", "queue"] as const)("by %s: as many pods as the recording rule
   expect(at(HorizontalPodAutoscaler, "spec.behavior.scaleUp.tolerance")).toBe(0);
   expect(at(HorizontalPodAutoscaler, "spec.behavior.scaleDown.tolerance")).toBe(0);
 });
+
+test.each([
+  ["cpu", "rule"],
+  ["rule", "rule"],
+  ["queue", "queue"],
+] as const)(
+  "where KEDA is, %s is by the rule that records %s, with the same bounds and steps",
+  (scaling, policy) => {
+    const deploy: Deploy = { role: "model", scaling, replicas: { min: 3, max: 7 } };
+    const [made] = parseAllDocuments(scaledObjects(needsOf(deploy)))
+      .map((document) => document.toJS() as Json | null)
+      .filter((object) => object !== null);
+    expect(at(made, "spec.scaleTargetRef")).toEqual({ name: "fox" });
+    expect([at(made, "spec.minReplicaCount"), at(made, "spec.maxReplicaCount")]).toEqual([3, 7]);
+    expect(at(made, "spec.triggers.0")).toMatchObject({
+      type: "prometheus",
+      metricType: "AverageValue",
+      metadata: {
+        query: `max(dl_lambda_wanted_replicas{namespace="dl-lambda",deployment="fox",policy="${policy}"})`,
+        threshold: "1",
+        ignoreNullValues: "false",
+      },
+    });
+    const { HorizontalPodAutoscaler } = manifestsOf({ role: "model", scaling: policy });
+    for (const way of ["scaleUp", "scaleDown"]) {
+      const path = `spec.advanced.horizontalPodAutoscalerConfig.behavior.${way}`;
+      // KEDA's kind has no tolerances.
+      expect({ ...(at(made, path) as Json), tolerance: 0 }).toEqual(
+        at(HorizontalPodAutoscaler, `spec.behavior.${way}`),
+      );
+    }
+  },
+);
 
 test("only a gateway lets HTTP in, and only who uses Redis gets there", () => {
   const model = manifestsOf({ role: "model" })["NetworkPolicy"];
