@@ -65,8 +65,9 @@ export async function assaults(wanted: (name: string) => boolean): Promise<Assau
 function raw(name: string, clients: number, text: string): Assault {
   const act = async (url: string) => {
     const socket = await dial(url);
+    const answer = readAll(socket);
     socket.write(text);
-    return statusIn(await readAll(socket));
+    return statusIn(await answer);
   };
   return { name, bytes: Buffer.byteLength(text), clients, act };
 }
@@ -76,9 +77,9 @@ const TUNNEL = "CONNECT example.com:443 HTTP/1.1\r\nhost: example.com\r\n\r\n";
 async function tunnel(url: string): Promise<string> {
   const socket = await dial(url);
   socket.write(TUNNEL);
-  const [answer] = (await once(socket, "data")) as [Buffer];
+  const answer = await Promise.race([once(socket, "data"), once(socket, "close")]);
   socket.resetAndDestroy();
-  return statusIn(answer.toString());
+  return statusIn(String(answer[0]));
 }
 
 function statusIn(answer: string): string {
