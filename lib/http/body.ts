@@ -4,6 +4,7 @@ import { Busboy } from "@fastify/busboy";
 import { CancelledError, ServingError } from "../errors.ts";
 import type { Input, Kind } from "../kinds/kind.ts";
 import { FORM, JSON_TYPE, mediaTypeOf, takes } from "./kind.ts";
+import { giveUp } from "./send.ts";
 
 export interface BodyLimits {
   /** Largest input, bytes as it is sent. */
@@ -102,7 +103,9 @@ export async function readInputs(
   const count = (bytes: number) => {
     hold(bytes);
     received += bytes;
-    if (++pieces > FREE_PIECES && received < MIN_PIECE_BYTES * pieces) throw tooSmallPieces();
+    if (++pieces <= FREE_PIECES || received >= MIN_PIECE_BYTES * pieces) return;
+    giveUp(body);
+    throw tooSmallPieces();
   };
   const endWatch = watchRate(() => received, limits.minBodyRate, fail);
   const { ended, stop } = pump(body, parser, count, fail);

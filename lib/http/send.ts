@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { WireError } from "../errors.ts";
 import { answered, note } from "./access.ts";
 import type { Answer } from "./answer.ts";
@@ -10,6 +11,19 @@ const LINGER_BYTES = 32 * 1024 * 1024;
 const LINGER_PIECE_BYTES = 4096;
 /** A refused body of at most this is read and dropped rather than paid for with the connection. */
 const DROPPED_BYTES = 256 * 1024;
+
+/** Requests whose body is given up. */
+const given = new WeakSet<object>();
+
+/**
+ * Gives a body up: what still comes of it is read as bytes and dropped, for not even that may cost time. 64 KiB hold
+ * 10,000 chunks of one byte, and Node's parser calls for each of them. The mark is Node's own, for bodies that nobody
+ * reads: the parser passes by what it has at hand.
+ */
+export function giveUp(body: object): void {
+  given.add(body);
+  Object.assign(body, { _dumped: true });
+}
 
 export const REQUEST_ID = "x-request-id";
 
@@ -66,9 +80,17 @@ function linger(req: IncomingMessage, res: ServerResponse): void {
   };
   const timer = setTimeout(close, LINGER_MS);
   req.once("end", close).once("close", close);
-  req.on("data", (chunk: Buffer) => {
+  const drop = (chunk: Buffer) => {
     bytes += Math.max(chunk.length, LINGER_PIECE_BYTES);
     if (bytes > LINGER_BYTES) close();
-  });
-  req.resume();
+  };
+  if (given.has(req)) setImmediate(readUnparsed, req.socket, drop);
+  else req.on("data", drop).resume();
+}
+
+/** Takes a connection from Node's parser. Not while that is at it. */
+function readUnparsed(socket: Socket, take: (chunk: Buffer) => void): void {
+  // Who listens to a socket's bytes gets them instead of the parser; the parser's own listener then goes, too.
+  socket.on("data", take).removeAllListeners("data");
+  socket.on("data", take).resume();
 }

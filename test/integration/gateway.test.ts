@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { Agent } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { type Context, Loggers, ServiceBroker } from "moleculer";
 import { ServingError } from "../../lib/errors.ts";
 import type { Listener } from "../../lib/http/listener.ts";
@@ -741,11 +741,17 @@ describe("at the door", () => {
     expect((await http(`${url}/health/live`)).status).toBe(200);
   });
 
-  test("a body in tiny chunks is refused, and not read on for long", async () => {
-    const { url } = await start();
+  test("a body in tiny chunks is refused, and not read on for long, nor parsed", async () => {
+    const { broker, url } = await start();
+    const { listener } = broker.getLocalService("gateway") as unknown as { listener: Listener };
+    const accepted = once(listener.server, "connection");
     const socket = await dial(url);
     socket.write(`${POST}transfer-encoding: chunked\r\n\r\n${"1\r\nx\r\n".repeat(200_000)}`);
-    expect(await readAll(socket)).toMatch(/^HTTP\/1\.1 400 /);
+    const [serving] = (await accepted) as [Socket & { readonly parser: { readonly _consumed: boolean } }];
+    expect(serving.parser._consumed).toBe(true);
+    const answer = readAll(socket);
+    await eventually(() => !serving.parser._consumed);
+    expect(await answer).toMatch(/^HTTP\/1\.1 400 /);
   });
 
   test("an address in absolute form is the same address", async () => {
