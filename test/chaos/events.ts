@@ -17,14 +17,14 @@ export const EVENTS: readonly ChaosEvent[] = [
   {
     name: "kill-model",
     about: "kill -9 one of two model nodes",
-    protectedBy: { mechanism: "steal", bar: "answered" },
+    protectedBy: { mechanism: "steal", bar: "fast" },
     slowerByMs: 1500,
     act: (scene) => killOneOf("resnet-cat", scene),
   },
   {
     name: "kill-dispatcher",
     about: "kill -9 one of two dispatchers",
-    protectedBy: { mechanism: "steal", bar: "answered" },
+    protectedBy: { mechanism: "steal", bar: "fast" },
     slowerByMs: 1500,
     act: (scene) => killOneOf("dispatcher", scene),
   },
@@ -84,7 +84,8 @@ export const EVENTS: readonly ChaosEvent[] = [
   {
     name: "two-kills",
     about: "two of three model nodes killed 0.8 s apart",
-    protectedBy: { mechanism: "steal", bar: "answered" },
+    protectedBy: { mechanism: "steal", bar: "fast" },
+    slowerByMs: 2000,
     async prepare({ cluster }) {
       await cluster.start("resnet-cat");
     },
