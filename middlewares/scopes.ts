@@ -1,5 +1,5 @@
 import type { Context, Middleware, Service, ServiceBroker } from "moleculer";
-import { type CancelMeta, cancellationsOf } from "../lib/request/cancellation.ts";
+import { type CancelMeta, cancellationsOf, followTaken } from "../lib/request/cancellation.ts";
 import { createScope, openScope, type Scope } from "../lib/request/scope.ts";
 
 /**
@@ -9,13 +9,16 @@ import { createScope, openScope, type Scope } from "../lib/request/scope.ts";
 export function Scopes(): (broker: ServiceBroker) => Middleware {
   return function createScopes(broker) {
     const cancellations = cancellationsOf(broker);
+    followTaken(broker);
     return {
       name: "Scopes",
       remoteAction(next) {
         return function cancellableAction(this: Service, ctx: Context<unknown, CancelMeta>) {
           const { cancelId } = ctx.meta;
           const ask = () => next.call(this, ctx);
-          return cancelId === undefined ? ask() : cancellations.asking(cancelId, ctx.nodeID ?? "", ask);
+          return cancelId === undefined
+            ? ask()
+            : cancellations.asking(ctx.id, cancelId, ctx.nodeID ?? "", ask);
         };
       },
       localAction(next, { name = "" }) {

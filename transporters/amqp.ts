@@ -1,5 +1,6 @@
 import { Errors, type Packet, type Transit, Transporters } from "moleculer";
 import { ServingError } from "../lib/errors.ts";
+import { TAKEN_EVENT, type TakenEvent } from "../lib/request/cancellation.ts";
 import { systemClock } from "../lib/request/clock.ts";
 import { connectWith } from "./amqplib.ts";
 import { isMismatch, LastingConnection, messageOf } from "./connection.ts";
@@ -221,8 +222,14 @@ export class AmqpTransporter extends Transporters.Base {
     if (message === null) connection.fail("RabbitMQ cancelled the consumer of the inbox");
     else if (cmd === "REQ") consumer.receivePinned(message);
     else if (cmd === "TRIAL" || cmd === "HERE") requester.heard(message);
+    else if (cmd === "TAKEN") this.#taken(message);
     else if (cmd === "RULING" || cmd === "PROBE") consumer.heard(message);
     else void this.#process(cmd, message.content);
+  }
+
+  #taken({ properties: { messageId: id, appId: nodeID } }: Message): void {
+    if (id === undefined || nodeID === undefined) return;
+    this.broker.localBus.emit(TAKEN_EVENT, { id, nodeID } satisfies TakenEvent);
   }
 
   async #process(cmd: string, content: Buffer): Promise<void> {

@@ -435,6 +435,8 @@ export class RequestConsumer {
     const { promise: done, resolve } = Promise.withResolvers<void>();
     const running: Running = { sender, deadline, alone, understood: false, done };
     this.#running.set(id, running);
+    // Else its caller believes it with the node that was chosen, and would cancel it there.
+    if (delivery.source === "shared" || delivery.source === "quarantine") this.#note("TAKEN", sender, id, {});
     const finish = () => {
       this.#running.delete(id);
       const { answer } = running;

@@ -1,3 +1,4 @@
+import { LRUCache } from "lru-cache";
 import type { Context, ServiceBroker } from "moleculer";
 
 /** The event that says a client hung up; its payload is a {@link CancelEvent}. */
@@ -8,15 +9,38 @@ export interface CancelEvent {
   readonly cancelId: string;
 }
 
+/** On a broker's own bus: a call of its is now with another node than the one it was sent to. */
+export const TAKEN_EVENT = "$request.taken";
+
+export interface TakenEvent {
+  /** Of the call's context. */
+  readonly id: string;
+  readonly nodeID: string;
+}
+
 /** What a request that can be cancelled bears in its context's meta. */
 export interface CancelMeta {
   cancelId?: string;
 }
 
+/** Cancellations of requests that have not begun here; whoever sends more at once than this has some computed in vain. */
+const MAX_EARLY = 1000;
+
+/** A call to another node. */
+interface Asked {
+  readonly cancelId: string;
+  /** Who was asked, or has taken the request over since. */
+  nodeID: string;
+  cancelled: boolean;
+}
+
 /** What this node does for whom, so that work whose client hung up can be given up before it starts. */
 export class Cancellations {
   readonly #running = new Map<string, { readonly controller: AbortController; users: number }>();
-  readonly #asked = new Map<string, readonly string[]>();
+  /** A request may wait in a queue when its cancellation comes. */
+  readonly #early = new LRUCache<string, true>({ max: MAX_EARLY });
+  /** By ID of the call's context. */
+  readonly #asked = new Map<string, Asked>();
 
   /** Runs `work` with a signal that aborts when {@link abort} names its request. */
   async track<T>(cancelId: string | undefined, work: (signal?: AbortSignal) => Promise<T>): Promise<T> {
@@ -24,6 +48,7 @@ export class Cancellations {
     const entry = this.#running.get(cancelId) ?? { controller: new AbortController(), users: 0 };
     entry.users += 1;
     this.#running.set(cancelId, entry);
+    if (this.#early.delete(cancelId)) entry.controller.abort();
     try {
       return await work(entry.controller.signal);
     } finally {
@@ -33,26 +58,40 @@ export class Cancellations {
   }
 
   abort(cancelId: string): void {
-    this.#running.get(cancelId)?.controller.abort();
+    const running = this.#running.get(cancelId);
+    if (running) running.controller.abort();
+    else this.#early.set(cancelId, true);
   }
 
-  /** Remembers that `nodeID` was asked on behalf of `cancelId`, for as long as `work` takes. */
-  async asking<T>(cancelId: string, nodeID: string, work: () => Promise<T>): Promise<T> {
-    const nodes = this.#asked.get(cancelId) ?? [];
-    this.#asked.set(cancelId, [...nodes, nodeID]);
+  /**
+   * Remembers that `nodeID` was asked on behalf of `cancelId`, for as long as `work` takes.
+   * @param id of the call's context
+   */
+  async asking<T>(id: string, cancelId: string, nodeID: string, work: () => Promise<T>): Promise<T> {
+    this.#asked.set(id, { cancelId, nodeID, cancelled: false });
     try {
       return await work();
     } finally {
-      const left = [...(this.#asked.get(cancelId) ?? [])];
-      left.splice(left.indexOf(nodeID), 1);
-      if (left.length > 0) this.#asked.set(cancelId, left);
-      else this.#asked.delete(cancelId);
+      this.#asked.delete(id);
     }
   }
 
-  /** Nodes that were asked on behalf of `cancelId` and have not answered. */
-  askedFor(cancelId: string): ReadonlySet<string> {
-    return new Set(this.#asked.get(cancelId));
+  /** Nobody waits for these calls any more. @returns the nodes that hold them, as far as is known */
+  giveUp(cancelId: string): ReadonlySet<string> {
+    const asked = [...this.#asked.values()].filter((call) => call.cancelId === cancelId);
+    for (const call of asked) call.cancelled = true;
+    return new Set(asked.map(({ nodeID }) => nodeID));
+  }
+
+  /**
+   * Another node has taken over the call `id`.
+   * @returns the `cancelId` that this node must be told, if nobody waits any more
+   */
+  taken(id: string, nodeID: string): string | undefined {
+    const call = this.#asked.get(id);
+    if (!call) return undefined;
+    call.nodeID = nodeID;
+    return call.cancelled ? call.cancelId : undefined;
   }
 
   get size(): number {
@@ -73,15 +112,22 @@ export function cancellationsOf(broker: ServiceBroker): Cancellations {
 }
 
 /**
- * Tells the services of this node, and the nodes that were asked, that nobody waits any more. Not all nodes: there may
- * be a thousand, and clients hang up often. A request that another node has taken over runs to its end.
+ * Tells the services of this node, and the nodes that hold its calls, that nobody waits any more. Not all nodes: there
+ * may be a thousand, and clients hang up often. What waits for any node to take it is cancelled when one does.
  */
 export function cancel(broker: ServiceBroker, cancelId: string): void {
-  const payload: CancelEvent = { cancelId };
-  void broker.broadcastLocal(CANCEL_EVENT, payload);
-  for (const nodeID of cancellationsOf(broker).askedFor(cancelId)) {
-    if (nodeID !== broker.nodeID) tell(broker, nodeID, payload);
+  void broker.broadcastLocal(CANCEL_EVENT, { cancelId } satisfies CancelEvent);
+  for (const nodeID of cancellationsOf(broker).giveUp(cancelId)) {
+    if (nodeID !== broker.nodeID) tell(broker, nodeID, { cancelId });
   }
+}
+
+/** From now on hears of the broker's calls that other nodes take over. */
+export function followTaken(broker: ServiceBroker): void {
+  broker.localBus.on(TAKEN_EVENT, ({ id, nodeID }: TakenEvent) => {
+    const cancelId = cancellationsOf(broker).taken(id, nodeID);
+    if (cancelId !== undefined) tell(broker, nodeID, { cancelId });
+  });
 }
 
 /** Moleculer sends an event to one node by itself only while it picks the node. */

@@ -351,6 +351,8 @@ export class SimulatedProcess {
       this.#requester.heard(message);
       return;
     }
+    // It is for cancellations, and nobody hangs up here.
+    if (type === "TAKEN") return;
     if (type === "RULING" || type === "PROBE") {
       this.#consumer.heard(message);
       return;
