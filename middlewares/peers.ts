@@ -28,8 +28,8 @@ interface Payload {
  * A packet whose sender's name could forge log lines is dropped.
  *
  * A packet with this node's own ID and another instance makes Moleculer end the process at once, without a drain:
- * whether it is a second process with this `NODE_ID`, a predecessor's last word, or forged. Here the node says who it is
- * for some seconds. If the other answers, so that there really are two, the younger ends and says why.
+ * whether it is a second process with this `NODE_ID`, a predecessor's last word, or forged. Here each node introduces
+ * itself to its namesakes, and one that meets another says who it is for some seconds. If the other answers, so that there really are two, the younger ends and says why.
  */
 export function Peers({ callEveryMs = 1000 }: PeersOptions = {}): Middleware {
   function createPeers(broker: ServiceBroker): Middleware {
@@ -39,9 +39,14 @@ export function Peers({ callEveryMs = 1000 }: PeersOptions = {}): Middleware {
     let called: { readonly instance: unknown; readonly since: number } | undefined;
     let timer: NodeJS.Timeout | undefined;
 
+    /** To its own node ID, so that a namesake hears it which hears of nobody else. */
+    function introduce(): void {
+      if (broker.transit?.connected) void broker.registry.discoverer.sendLocalNodeInfo(broker.nodeID);
+    }
+
     function call(left: number): void {
       timer = setTimeout(() => {
-        if (broker.transit?.connected) void broker.registry.discoverer.sendLocalNodeInfo();
+        introduce();
         if (left > 1) call(left - 1);
         else called = undefined;
       }, callEveryMs).unref();
@@ -88,8 +93,14 @@ export function Peers({ callEveryMs = 1000 }: PeersOptions = {}): Middleware {
         },
     };
 
+    // After the first connection it is not ready yet to say so.
+    broker.localBus.on("$transporter.connected", introduce);
+
     return {
       name: "Peers",
+      async started() {
+        introduce();
+      },
       ...(transit as unknown as Middleware),
       async stopped() {
         clearTimeout(timer);
