@@ -16,6 +16,7 @@ const config: Config = {
   coverageProvider: "v8",
   testTimeout: 30_000,
   maxWorkers: 2,
+  modulePathIgnorePatterns: ["<rootDir>/.tfjs-node"],
 };
 
 export default config;

@@ -35,7 +35,7 @@ export interface ServedVersion {
   readonly action: string;
   /** It has just taken over and is not proven: who can asks another version where it fails. */
   readonly trial?: true;
-  /** The runtime that computes it. */
+  /** What computes it, for people: `ONNX Runtime 1.30.0`; before it is loaded the name of its runtime. */
   readonly engine?: string;
   readonly input: InputSpec;
   readonly task: {

@@ -4,6 +4,8 @@ import type { TensorSpec, Tensors } from "./tensors.ts";
 export interface Normalisation {
   readonly mean: readonly number[];
   readonly std: readonly number[];
+  /** The graph takes `[height, width, channels]`, as TensorFlow's do, and not planes. */
+  readonly interleaved?: boolean;
 }
 
 /** What an engine loads and what it is expected to take and give. Plain data: it crosses into a process. */
@@ -21,8 +23,8 @@ export interface EngineSpec {
   /** Largest batch. */
   readonly maxBatch: number;
   /**
-   * By name of an input `[height, width, channels]` uint8 whose model takes float32 planes
-   * `[channels, height, width]` instead: the engine makes them.
+   * By name of an input `[height, width, channels]` uint8 whose model takes normalised float32 instead, as planes
+   * `[channels, height, width]` or as it lies: the engine makes them.
    */
   readonly planes?: Readonly<Record<string, Normalisation>>;
   /** Threads for one run. */
@@ -36,6 +38,8 @@ export interface ReportedTensor extends Omit<TensorSpec, "dtype"> {
 
 /** What a model takes and gives, as its runtime reports it. */
 export interface Signature {
+  /** What computes it, for people: `ONNX Runtime 1.30.0`. */
+  readonly engine?: string;
   readonly inputs: readonly ReportedTensor[];
   readonly outputs: readonly ReportedTensor[];
   /** The one size of batch the model can compute; absent: any. */

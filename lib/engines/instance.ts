@@ -53,6 +53,7 @@ export class Instance {
   #load: { readonly controller: AbortController; readonly settled: Promise<unknown> } | undefined;
   #rest: unknown;
   #deaths = 0;
+  #runtime: string | undefined;
   /** Whether one of its engines was ready before: what never worked is not tried again. */
   #proven = false;
 
@@ -63,6 +64,11 @@ export class Instance {
 
   get state(): InstanceState {
     return this.#state.state;
+  }
+
+  /** What computes, as it was reported last; see {@link Signature.engine}. */
+  get runtime(): string | undefined {
+    return this.#runtime;
   }
 
   get threads(): number {
@@ -152,6 +158,7 @@ export class Instance {
     void engine.gone.then((reason) => this.#lost(engine, reason));
     try {
       const signature = await engine.load(signal);
+      this.#runtime = signature.engine;
       if (this.#state.is("loading")) this.#move("warming");
       const problems = contradictions(spec, signature);
       if (problems.length === 0) problems.push(...(await warmUpFaults(engine, spec)));

@@ -68,6 +68,11 @@ export class Network {
     return this.#pool.state;
   }
 
+  /** See {@link EnginePool.runtime}. */
+  get runtime(): string | undefined {
+    return this.#pool.runtime;
+  }
+
   /** See {@link Batcher.stats}. */
   get stats(): Batcher<Tensors, Tensors>["stats"] {
     return this.#batcher.stats;

@@ -62,7 +62,7 @@ function observedNetwork(broker: ServiceBroker, key: string, settings: NetworkSe
     },
     onState: (state) => {
       if (state === "closed") for (const forget of watched) forget();
-      else logger.info("Engines changed", { model, state, threads, instances });
+      else logger.info("Engines changed", { model, state, engine: network.runtime, threads, instances });
     },
   });
   const watched = [

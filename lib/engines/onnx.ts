@@ -1,8 +1,8 @@
 import "./no-telemetry.ts";
 import { resolve } from "node:path";
-import { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
+import { env, InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
 import type { EngineSpec, Normalisation, ReportedTensor, Runtime, Signature } from "./engine.ts";
-import { imageShape, planeShape, toPlanes } from "./planes.ts";
+import { imageShape, toFloats } from "./planes.ts";
 import type { DType, Tensor } from "./tensors.ts";
 
 /** ONNX Runtime on the CPU. The first file is the graph; others may hold its weights. */
@@ -30,12 +30,8 @@ export default async function load(spec: EngineSpec): Promise<Runtime> {
 }
 
 function toOrt(tensor: Tensor, planes: Normalisation | undefined): OrtTensor {
-  if (!planes) return new OrtTensor(tensor.dtype, tensor.data as never, tensor.shape);
-  const [count = 0, ...item] = tensor.shape;
-  return new OrtTensor("float32", toPlanes(tensor.data as Uint8Array, item, planes), [
-    count,
-    ...planeShape(item),
-  ]);
+  const { dtype, data, shape } = planes ? toFloats(tensor, planes) : tensor;
+  return new OrtTensor(dtype, data as never, shape);
 }
 
 function fromOrt({ type, dims, data }: OrtTensor): Tensor {
@@ -53,11 +49,12 @@ function signatureOf(session: InferenceSession, { planes }: EngineSpec): Signatu
   const inputs = session.inputMetadata.map((meta) => {
     const spec = specOf(meta);
     return planes?.[spec.name] && spec.dtype === "float32"
-      ? { ...spec, dtype: "uint8", shape: imageShape(spec.shape) }
+      ? { ...spec, dtype: "uint8", shape: imageShape(spec.shape, planes[spec.name]) }
       : spec;
   });
   const [fixedBatch] = batches;
   return {
+    engine: `ONNX Runtime ${env.versions.node ?? env.versions.common}`,
     inputs,
     outputs: session.outputMetadata.map(specOf),
     ...(fixedBatch === undefined ? {} : { fixedBatch }),

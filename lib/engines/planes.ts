@@ -1,4 +1,5 @@
 import type { Normalisation } from "./engine.ts";
+import type { Tensor } from "./tensors.ts";
 
 /** `[height, width, channels]` → `[channels, height, width]`. */
 export function planeShape([height = 1, width = 1, channels = 1]: readonly number[]): [
@@ -31,8 +32,31 @@ export function toPlanes(
   return planes;
 }
 
-/** `[channels, height, width]` → `[height, width, channels]`. */
-export function imageShape(planes: readonly (number | null)[]): readonly (number | null)[] {
-  const [channels = null, height = null, width = null] = planes;
-  return [height, width, channels];
+/** A batch of images, `[n, height, width, channels]` uint8, as its model takes it: float32, normalised. */
+export function toFloats({ shape, data }: Tensor, normalisation: Normalisation): Tensor {
+  const [count = 0, ...item] = shape;
+  const pixels = data as Uint8Array;
+  return normalisation.interleaved
+    ? { dtype: "float32", shape, data: toInterleaved(pixels, normalisation) }
+    : { dtype: "float32", shape: [count, ...planeShape(item)], data: toPlanes(pixels, item, normalisation) };
+}
+
+/** `[n, height, width, channels]` uint8 → the same shape in float32, normalised. */
+function toInterleaved(pixels: Uint8Array, { mean, std }: Normalisation): Float32Array {
+  const channels = mean.length;
+  const values = new Float32Array(pixels.length);
+  for (let c = 0; c < channels; c++) {
+    const scale = 1 / (std[c] ?? 1);
+    const shift = -(mean[c] ?? 0) * scale;
+    for (let i = c; i < values.length; i += channels) values[i] = (pixels[i] ?? 0) * scale + shift;
+  }
+  return values;
+}
+
+/** Shape of the image, `[height, width, channels]`, that a graph's input is made of. */
+export function imageShape(
+  [a = null, b = null, c = null]: readonly (number | null)[],
+  { interleaved = false }: Partial<Normalisation> = {},
+): readonly (number | null)[] {
+  return interleaved ? [a, b, c] : [b, c, a];
 }

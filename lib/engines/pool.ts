@@ -97,6 +97,11 @@ export class EnginePool implements Slots<EngineSlot> {
     return this.#state;
   }
 
+  /** What computes, for people: once it is loaded, and if the runtime says so. */
+  get runtime(): string | undefined {
+    return this.#instances[0]?.runtime;
+  }
+
   get size(): number {
     return Math.min(this.#instances.length, this.#cores.size);
   }

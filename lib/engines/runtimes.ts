@@ -8,8 +8,15 @@ export type RuntimeEntry =
   /** An engine that needs no process here: what it computes with is elsewhere. */
   | { readonly create: (spec: EngineSpec, options: EngineProcessOptions) => Engine };
 
+const here = (path: string) => ({ module: new URL(path, import.meta.url).href });
+
 const RUNTIMES = new Map<string, RuntimeEntry>([
-  ["onnx", { module: new URL("./onnx.ts", import.meta.url).href }],
+  ["onnx", here("./onnx.ts")],
+  ["tfjs", here("./tensorflow/any.ts")],
+  // By name for who wants one and not the other.
+  ["tfjs-wasm", here("./tensorflow/wasm.ts")],
+  ["tfjs-node", here("./tensorflow/native.ts")],
+  ["saved-model", here("./tensorflow/saved-model.ts")],
 ]);
 
 /**

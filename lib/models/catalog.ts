@@ -169,7 +169,7 @@ export function isReady({ versions: [first] }: KnownModel): boolean {
 /** A model as clients see it. */
 export function describeModel(model: KnownModel): ModelDescription {
   const { name, question, batching, versions } = model;
-  const [{ id, input, task }] = versions;
+  const [{ id, input, task, engine }] = versions;
   return {
     name,
     question,
@@ -178,6 +178,7 @@ export function describeModel(model: KnownModel): ModelDescription {
     task: task.name,
     ...task.spec,
     batching,
+    ...(engine ? { engine } : {}),
     state: isReady(model) ? "ready" : "unavailable",
     replicas: versions.flatMap(({ first }) => first).sort(),
     versions: describeVersions(model),

@@ -34,7 +34,7 @@ const input = z.looseObject({ type: text(64) }).superRefine((value, context) => 
 const version = z.looseObject({
   id: z.looseObject({ name: text(128), version: count(Number.MAX_SAFE_INTEGER), fingerprint: text(128) }),
   action: text(256).regex(/^[\w.-]+\.predict$/, "the name of an action that predicts"),
-  engine: text(64).optional(),
+  engine: text(200).optional(),
   input,
   task: z.looseObject({
     name: text(64),

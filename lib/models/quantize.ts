@@ -1,17 +1,18 @@
 import "../engines/no-telemetry.ts";
-import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
-import { basename, dirname, extname, join, resolve } from "node:path";
+import { readdir, readFile } from "node:fs/promises";
+import { basename, dirname, extname, resolve } from "node:path";
 import { Tensor as OrtTensor } from "onnxruntime-node";
 import type { Engine } from "../engines/engine.ts";
-import { planeShape, toPlanes } from "../engines/planes.ts";
+import { toFloats } from "../engines/planes.ts";
 import { createEngine } from "../engines/runtimes.ts";
 import { stack, type Tensors } from "../engines/tensors.ts";
 import { image } from "../kinds/image/kind.ts";
 import { type Feeds, quantize } from "../onnx/calibrate.ts";
 import { randomBy } from "../onnx/ranges.ts";
 import { createScope } from "../request/scope.ts";
-import { fileEntry, type Manifest } from "./manifest.ts";
+import type { Manifest } from "./manifest.ts";
 import { Model } from "./model.ts";
+import { writeVersionFolder } from "./write.ts";
 
 export interface QuantizeModelOptions {
   /** Folder of the float32 version. */
@@ -132,12 +133,10 @@ function shuffled(files: string[]): string[] {
 function feedsOf(model: Model, item: Tensors): Feeds {
   const { planes = {} } = model.engineSpec(1);
   return Object.fromEntries(
-    Object.entries(model.collate([item])).map(([name, { dtype, shape, data }]) => {
+    Object.entries(model.collate([item])).map(([name, tensor]) => {
       const normalisation = planes[name];
-      if (!normalisation) return [name, new OrtTensor(dtype, data as never, shape)];
-      const [count = 1, ...rest] = shape;
-      const floats = toPlanes(data as Uint8Array, rest, normalisation);
-      return [name, new OrtTensor("float32", floats, [count, ...planeShape(rest)])];
+      const { dtype, shape, data } = normalisation ? toFloats(tensor, normalisation) : tensor;
+      return [name, new OrtTensor(dtype, data as never, shape)];
     }),
   );
 }
@@ -155,28 +154,15 @@ function labelIn(
   return undefined;
 }
 
-/** The files and the manifest of the int8 version; nothing is there until all is. */
+/** The files and the manifest of the int8 version. The float32 network's accuracy and golden outputs are not its own. */
 async function writeVersion(float: Model, from: string, to: string, int8: Uint8Array): Promise<void> {
-  const unfinished = `${resolve(to)}.part`;
-  await rm(unfinished, { recursive: true, force: true });
-  await mkdir(unfinished, { recursive: true });
   const [first, ...others] = float.manifest.files;
-  for (const { path } of others) await cp(resolve(from, path), join(unfinished, path));
-  const path = first?.path ?? "model.onnx";
-  await mkdir(dirname(join(unfinished, path)), { recursive: true });
-  await writeFile(join(unfinished, path), int8);
-  // The float32 network's accuracy and golden outputs are not this one's.
-  const { $schema: _, accuracy: __, golden: ___, ...same } = float.manifest;
-  const manifest: Manifest = {
-    ...same,
-    name: basename(dirname(resolve(to))),
-    version: Number(basename(to)),
-    files: [fileEntry(path, int8), ...others],
-    source: `${float.manifest.source}; quantised to int8 from version ${float.id.version} of ${float.id.name}`,
-  };
-  await writeFile(join(unfinished, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
-  await rm(to, { recursive: true, force: true });
-  await rename(unfinished, to);
+  const { accuracy: _, golden: __, ...same } = float.manifest;
+  const kept = await Promise.all(
+    others.map(async ({ path }) => [path, await readFile(resolve(from, path))] as const),
+  );
+  const source = `${float.manifest.source}; quantised to int8 from version ${float.id.version} of ${float.id.name}`;
+  await writeVersionFolder(to, { ...same, source }, [[first?.path ?? "model.onnx", int8], ...kept]);
 }
 
 async function compare(

@@ -40,9 +40,10 @@ export class ServedModel {
     return this.#model.id;
   }
 
-  /** What the registry says of it, see {@link Model.served}. */
+  /** What the registry says of it, see {@link Model.served}; once it is loaded, what computes it. */
   served(ask: unknown, action: string): ServedVersion {
-    return this.#model.served(ask, action);
+    const engine = this.#lease?.network.runtime;
+    return { ...this.#model.served(ask, action), ...(engine ? { engine } : {}) };
   }
 
   /** The most items that its graph takes at once. */

@@ -27,7 +27,10 @@ export const imagePart = z.strictObject({
     ),
 });
 
-/** The image part of a manifest. Its one input: uint8 `[height, width, 3]`, or, normalised, float32 `[3, height, width]`. */
+/**
+ * The image part of a manifest. Its one input: uint8 `[height, width, 3]`, or, normalised, float32 `[3, height, width]` or
+ * `[height, width, 3]`.
+ */
 export type ImagePart = Readonly<z.infer<typeof imagePart>>;
 
 /** Pixels of a prepared image's side: 50 MB at most, and more than any network of today takes. */
@@ -50,14 +53,17 @@ export const image: Kind<ImagePart, ImageInput, ImageInfo> = {
     if (dtype !== "uint8" && dtype !== "float32") {
       return [mismatch(`"uint8" or "float32"`, "inputs.0.dtype", dtype)];
     }
-    const [planes, channels] = [dtype === "float32", dtype === "float32" ? shape[0] : shape[2]];
+    const floats = dtype === "float32";
+    const channels = isPlanes(input) ? shape[0] : shape[2];
     if (shape.length !== 3 || shape.includes(null) || channels !== 3) {
-      const expected = planes ? "[3, height, width] with float32" : "[height, width, 3] with uint8";
+      const expected = floats
+        ? "[3, height, width] or [height, width, 3] with float32"
+        : "[height, width, 3] with uint8";
       return [mismatch(expected, "inputs.0.shape", shape)];
     }
     const problems = [];
-    if (planes !== (normalisation !== undefined)) {
-      const expected = planes ? "mean and std with float32" : "nothing with uint8";
+    if (floats !== (normalisation !== undefined)) {
+      const expected = floats ? "mean and std with float32" : "nothing with uint8";
       problems.push(mismatch(expected, "kind.normalisation", normalisation));
     }
     const { width, height } = frameOf(input);
@@ -84,7 +90,7 @@ export const image: Kind<ImagePart, ImageInput, ImageInfo> = {
     const name = input?.name ?? "";
     return {
       inputs: [pixelsOf(input, name)],
-      ...(normalisation ? { planes: { [name]: normalisation } } : {}),
+      ...(normalisation ? { planes: { [name]: { ...normalisation, interleaved: !isPlanes(input) } } } : {}),
     };
   },
 
@@ -96,8 +102,14 @@ export const image: Kind<ImagePart, ImageInput, ImageInfo> = {
   },
 };
 
+/** float32 `[3, height, width]`; what ends in 3 is `[height, width, 3]`, as TensorFlow has it. */
+function isPlanes(input: TensorSpec | undefined): boolean {
+  return input?.dtype === "float32" && (input.shape[0] === 3 || input.shape[2] !== 3);
+}
+
 function frameOf(input: TensorSpec | undefined): { readonly width: number; readonly height: number } {
-  const [height, width] = input?.dtype === "float32" ? input.shape.slice(1) : (input?.shape ?? []);
+  const shape = input?.shape ?? [];
+  const [height, width] = isPlanes(input) ? shape.slice(1) : shape;
   return { width: width ?? 0, height: height ?? 0 };
 }
 

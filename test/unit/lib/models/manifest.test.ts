@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { z } from "zod";
+import { type ImagePart, image } from "../../../../lib/kinds/image/kind.ts";
 import {
   identityOf,
   latestVersion,
@@ -97,6 +98,18 @@ describe("readManifest", () => {
 
   test("takes a float model that wants its pixels normalised", () => {
     expect(readManifest(write({ ...valid, ...imagenet }))).toMatchObject(imagenet);
+  });
+
+  test("takes float pixels with their channels last, as TensorFlow's are", () => {
+    const inputs = [{ name: "data", dtype: "float32" as const, shape: [32, 48, 3] }];
+    const manifest = readManifest(
+      write({ ...valid, ...imagenet, inputs, ...kind({ ...imagenet.kind, shortSide: 64 }) }),
+    );
+    expect(image.wants(manifest.kind as ImagePart, manifest.inputs)).toMatchObject({ width: 48, height: 32 });
+    expect(image.feeds?.(manifest.kind as ImagePart, manifest.inputs)).toMatchObject({
+      inputs: [{ name: "data", dtype: "uint8", shape: [32, 48, 3] }],
+      planes: { data: { interleaved: true } },
+    });
   });
 
   test("takes a golden example, its values inside or in a file", () => {
