@@ -6,16 +6,28 @@ FROM ${BASE} AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 COPY scripts/no-download scripts/no-download
+# --build-arg TFJS_NODE=1: TensorFlow itself beside its WebAssembly (another gigabyte), which SavedModels need.
+ARG TFJS_NODE=0
+COPY scripts/tfjs-node.sh scripts/venv.sh scripts/
+COPY testkit/python testkit/python
+COPY lib/engines/tensorflow lib/engines/tensorflow
 # ONNX Runtime brings its libraries for every platform: only this one's are kept, and nothing for GPUs.
 RUN npm ci --omit=dev --no-audit --no-fund \
  && cd node_modules/onnxruntime-node/bin \
  && find . -mindepth 3 -maxdepth 3 -type d -not -path "*/linux/$(node -p process.arch)" -exec rm -r {} + \
- && find . -name "*providers*" -delete
+ && find . -name "*providers*" -delete \
+ && cd ../../@tensorflow \
+ && find . -type f ! -name package.json ! -name "*.node.js" ! -name "*.wasm" ! -name "*threaded-simd*.js" -delete
+RUN mkdir .tfjs-node && if [ "$TFJS_NODE" = 1 ]; then \
+      { ! command -v apt-get || { apt-get update -q && apt-get install -qy --no-install-recommends g++ python3-venv; }; } \
+      && XDG_CACHE_HOME=/tmp scripts/tfjs-node.sh && rm -rf .tfjs-node/node_modules/@tensorflow/*/dist/*.map; \
+    fi
 
 FROM ${BASE}
 # What changes least comes first: a changed service file is a push of a few kilobytes.
 WORKDIR /app
 COPY --from=dependencies /app/node_modules node_modules
+COPY --from=dependencies /app/.tfjs-node .tfjs-node
 COPY models models
 COPY package.json moleculer.config.ts ./
 COPY transporters transporters
