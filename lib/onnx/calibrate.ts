@@ -42,7 +42,7 @@ export async function quantize(
 }
 
 /** With batch norms folded into convolutions and constants computed, which the runtime does best itself. */
-async function simplified(bytes: Uint8Array): Promise<ModelProto> {
+export async function simplified(bytes: Uint8Array): Promise<ModelProto> {
   const model = readModel(bytes);
   upgrade(model);
   const dir = await mkdtemp(join(tmpdir(), "dl-lambda-"));
