@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Engine } from "../../lib/engines/engine.ts";
 import { createEngine } from "../../lib/engines/runtimes.ts";
 import type { Tensors } from "../../lib/engines/tensors.ts";
-import type { ImageInput } from "../../lib/kinds/image/kind.ts";
+import type { ImageInput } from "../../lib/kinds/image/input.ts";
 import { ImagePipeline } from "../../lib/kinds/image/pipeline.ts";
 import { difference, Model } from "../../lib/models/model.ts";
 import { writeTfjs } from "../../lib/models/to-tfjs.ts";
