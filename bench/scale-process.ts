@@ -16,11 +16,16 @@ export type Order =
   | { readonly do: "converged"; readonly nodes: number }
   /** CPU seconds used so far. */
   | { readonly do: "cpu" }
-  /** Keeps `inFlight` calls open for `ms`; answers how many were answered, and how many failed. */
-  | { readonly do: "call"; readonly inFlight: number; readonly ms: number };
+  /**
+   * Keeps `inFlight` calls open for `warmUpMs` and `ms` after it; answers how many of the latter's were answered and how
+   * many failed, and what CPU time that took.
+   */
+  | { readonly do: "call"; readonly inFlight: number; readonly warmUpMs: number; readonly ms: number };
 
 export interface Setup {
   readonly role: "node" | "caller";
+  /** Number of the first broker, and how many. */
+  readonly first: number;
   readonly count: number;
   readonly url: string;
   readonly namespace: string;
@@ -28,11 +33,15 @@ export interface Setup {
   readonly serviceMs: number;
 }
 
-/** @property value CPU seconds, or calls answered */
 export interface Report {
-  readonly value: number;
+  /** Calls. */
+  readonly answered: number;
   readonly failed: number;
+  /** CPU seconds: of the calls, or so far. */
+  readonly cpu: number;
 }
+
+const NOTHING: Report = { answered: 0, failed: 0, cpu: 0 };
 
 const brokers: ServiceBroker[] = [];
 
@@ -79,42 +88,51 @@ function isConverged(nodes: number): boolean {
   });
 }
 
-async function callFor(inFlight: number, ms: number): Promise<Report> {
-  const end = performance.now() + ms;
-  let [value, failed] = [0, 0];
+/** CPU seconds of this process. */
+function cpu(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+}
+
+async function callFor(inFlight: number, warmUpMs: number, ms: number): Promise<Report> {
+  const begin = performance.now() + warmUpMs;
+  const end = begin + ms;
+  let [answered, failed] = [0, 0];
   const one = async (broker: ServiceBroker) => {
     while (performance.now() < end) {
-      try {
-        await broker.call("model.predict", { pixels: Buffer.alloc(1000) });
-        if (performance.now() < end) value++;
-      } catch {
-        failed++;
-      }
+      const isOk = await broker.call("model.predict", { pixels: Buffer.alloc(1000) }).then(
+        () => true,
+        () => false,
+      );
+      const now = performance.now();
+      if (!isOk) failed++;
+      else if (now >= begin && now < end) answered++;
     }
   };
-  await Promise.all(
-    Array.from({ length: inFlight }, (_, i) => one(brokers[i % brokers.length] as ServiceBroker)),
-  );
-  return { value, failed };
+  const calls = Array.from({ length: inFlight }, (_, i) => one(brokers[i % brokers.length] as ServiceBroker));
+  await delay(warmUpMs);
+  const before = cpu();
+  await delay(ms);
+  const used = cpu() - before;
+  await Promise.all(calls);
+  return { answered, failed, cpu: used };
 }
 
 async function obey(order: Order): Promise<Report> {
   switch (order.do) {
     case "start": {
       const { setup } = order;
-      for (let i = 0; i < setup.count; i++) brokers.push(create(setup, i));
+      for (let i = 0; i < setup.count; i++) brokers.push(create(setup, setup.first + i));
       await Promise.all(brokers.map((broker) => broker.start()));
-      return { value: 0, failed: 0 };
+      return NOTHING;
     }
     case "converged":
       while (!isConverged(order.nodes)) await delay(20);
-      return { value: 0, failed: 0 };
-    case "cpu": {
-      const { user, system } = process.cpuUsage();
-      return { value: (user + system) / 1e6, failed: 0 };
-    }
+      return NOTHING;
+    case "cpu":
+      return { ...NOTHING, cpu: cpu() };
     case "call":
-      return callFor(order.inFlight, order.ms);
+      return callFor(order.inFlight, order.warmUpMs, order.ms);
   }
 }
 

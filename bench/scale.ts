@@ -9,27 +9,30 @@ import { type Rabbit, startRabbit } from "../testkit/rabbitmq.ts";
 import type { Order, Report, Setup } from "./scale-process.ts";
 
 const HELP = `What a cluster costs that does nothing but stay together, how it comes back, and whether it does N times the work:
-model nodes with engines that sleep, a fixed number of callers, a RabbitMQ of its own.
+model nodes with engines that sleep, callers as a gateway is one, each a process of its own, and a RabbitMQ of its own.
 
     npm run scale
     npm run scale -- --nodes 10,50 --seconds 5
 
   --nodes N,N,…    model nodes                      10,50,100,200
-  --callers N      gateways and dispatchers         4
+  --callers N,N,…  the last with each of the above,
+                   the others with the last of them 1,2,4
   --seconds N      of every measurement             10
 `;
 
 /** Milliseconds of one prediction, one after the other on each node: long, so that the machine is not what is measured. */
 const SERVICE_MS = 500;
 /** Calls kept open for each node: of two that the strategy looks at, one is seldom without work. */
-const IN_FLIGHT = 4;
+const IN_FLIGHT = 8;
+/** Until all nodes have work, milliseconds. */
+const WARM_UP_MS = 3 * SERVICE_MS;
 /** Of the kernel's clock in /proc/<pid>/stat: USER_HZ, 100 on Linux. */
 const TICKS_PER_SECOND = 100;
 
 const { values } = parseArgs({
   options: {
     nodes: { type: "string", default: "10,50,100,200" },
-    callers: { type: "string", default: "4" },
+    callers: { type: "string", default: "1,2,4" },
     seconds: { type: "string", default: "10" },
     help: { type: "boolean", default: false },
   },
@@ -38,6 +41,7 @@ const { values } = parseArgs({
 /** One line of the table. */
 interface Row {
   readonly nodes: number;
+  readonly callers: number;
   /** Idle, a second: messages that RabbitMQ took and gave, bytes it took, cores it used. */
   readonly published: number;
   readonly delivered: number;
@@ -51,6 +55,10 @@ interface Row {
   /** Calls answered, a second, as a share of what the engines can do. */
   readonly share: number;
   readonly failed: number;
+  /** Calls answered, a second, and cores of one caller and of RabbitMQ meanwhile. */
+  readonly calls: number;
+  readonly busyCallerCores: number;
+  readonly busyRabbitCores: number;
 }
 
 class Worker {
@@ -90,19 +98,37 @@ async function cpuOf(rabbit: Rabbit): Promise<number> {
   return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
 }
 
+/** Cores that RabbitMQ uses, some time from now. */
+async function coresDuring(rabbit: Rabbit, waitMs: number, seconds: number): Promise<number> {
+  await delay(waitMs);
+  const before = await cpuOf(rabbit);
+  await delay(seconds * 1000);
+  return ((await cpuOf(rabbit)) - before) / seconds;
+}
+
+function sum(reports: readonly Report[], key: keyof Report): number {
+  return reports.reduce((total, report) => total + report[key], 0);
+}
+
 async function measure(nodes: number, callers: number, seconds: number): Promise<Row> {
   const metricsPort = await freePort();
   const rabbit = await startRabbit({ metricsPort });
-  const [model, caller] = [new Worker(), new Worker()];
+  const model = new Worker();
+  const asking = Array.from({ length: callers }, () => new Worker());
   try {
     const common = { url: rabbit.url, namespace: "scale", serviceMs: SERVICE_MS };
-    const setup = (role: Setup["role"], count: number): Order => ({
+    const setup = (role: Setup["role"], first: number, count: number): Order => ({
       do: "start",
-      setup: { ...common, role, count },
+      setup: { ...common, role, first, count },
     });
-    await Promise.all([model.ask(setup("node", nodes)), caller.ask(setup("caller", callers))]);
+    await Promise.all([
+      model.ask(setup("node", 0, nodes)),
+      ...asking.map((caller, i) => caller.ask(setup("caller", i, 1))),
+    ]);
     const converged = () =>
-      Promise.all([model, caller].map((worker) => worker.ask({ do: "converged", nodes })));
+      Promise.all([model, ...asking].map((worker) => worker.ask({ do: "converged", nodes })));
+    const callerCpu = async () =>
+      sum(await Promise.all(asking.map((each) => each.ask({ do: "cpu" }))), "cpu");
     await converged();
     await delay(3000);
 
@@ -110,8 +136,8 @@ async function measure(nodes: number, callers: number, seconds: number): Promise
       at: performance.now(),
       ...(await scrape(metricsPort)),
       rabbit: await cpuOf(rabbit),
-      node: (await model.ask({ do: "cpu" })).value,
-      caller: (await caller.ask({ do: "cpu" })).value,
+      node: (await model.ask({ do: "cpu" })).cpu,
+      caller: await callerCpu(),
     });
     const before = await look();
     await delay(seconds * 1000);
@@ -124,14 +150,17 @@ async function measure(nodes: number, callers: number, seconds: number): Promise
     await converged();
     const convergence = (performance.now() - lost) / 1000;
 
-    await caller.ask({ do: "call", inFlight: IN_FLIGHT * nodes, ms: 2000 });
-    const { value, failed } = await caller.ask({
-      do: "call",
-      inFlight: IN_FLIGHT * nodes,
-      ms: seconds * 1000,
-    });
+    const inFlight = Math.ceil((IN_FLIGHT * nodes) / callers);
+    const [busyRabbit, reports] = await Promise.all([
+      coresDuring(rabbit, WARM_UP_MS, seconds),
+      Promise.all(
+        asking.map((each) => each.ask({ do: "call", inFlight, warmUpMs: WARM_UP_MS, ms: seconds * 1000 })),
+      ),
+    ]);
+    const calls = sum(reports, "answered") / seconds;
     return {
       nodes,
+      callers,
       published: rate("published"),
       delivered: rate("delivered"),
       bytes: rate("bytes"),
@@ -139,11 +168,14 @@ async function measure(nodes: number, callers: number, seconds: number): Promise
       nodeCores: rate("node") / nodes,
       callerCores: rate("caller") / callers,
       convergence,
-      share: value / seconds / (nodes * (1000 / SERVICE_MS)),
-      failed,
+      share: calls / (nodes * (1000 / SERVICE_MS)),
+      failed: sum(reports, "failed"),
+      calls,
+      busyCallerCores: sum(reports, "cpu") / seconds / callers,
+      busyRabbitCores: busyRabbit,
     };
   } finally {
-    await Promise.all([model.end(), caller.end()]);
+    await Promise.all([model, ...asking].map((each) => each.end()));
     await rabbit.remove();
   }
 }
@@ -161,13 +193,24 @@ function straightLine(points: readonly (readonly [x: number, y: number])[]) {
   return { slope, at, r2: spread === 0 ? 1 : 1 - left / spread };
 }
 
-function print(rows: readonly Row[], callers: number): void {
-  console.log(
-    "| Model nodes | Messages in /s | Messages out /s | KB in /s | RabbitMQ, cores | A node, cores | A caller, cores | All back after, s | Work done of N× |",
-  );
-  console.log("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
-  for (const row of rows) {
-    const cells = [
+function printTable(columns: readonly string[], rows: readonly (readonly (string | number)[])[]): void {
+  for (const cells of [columns, columns.map(() => "---"), ...rows]) console.log(`| ${cells.join(" | ")} |`);
+}
+
+/** What it costs to stay together. */
+function printIdle(rows: readonly Row[], callers: number): void {
+  printTable(
+    [
+      "Model nodes",
+      "Messages in /s",
+      "Messages out /s",
+      "KB in /s",
+      "RabbitMQ, cores",
+      "A node, cores",
+      "A caller, cores",
+      "All back after, s",
+    ],
+    rows.map((row) => [
       row.nodes,
       row.published.toFixed(0),
       row.delivered.toFixed(0),
@@ -176,10 +219,8 @@ function print(rows: readonly Row[], callers: number): void {
       row.nodeCores.toFixed(4),
       row.callerCores.toFixed(3),
       row.convergence.toFixed(1),
-      `${row.share.toFixed(2)}${row.failed > 0 ? `, ${row.failed} failed` : ""}`,
-    ];
-    console.log(`| ${cells.join(" | ")} |`);
-  }
+    ]),
+  );
   if (rows.length < 2) return;
   const out = straightLine(rows.map(({ nodes, delivered }) => [nodes, delivered]));
   const cores = straightLine(rows.map(({ nodes, rabbitCores }) => [nodes, rabbitCores]));
@@ -191,10 +232,43 @@ function print(rows: readonly Row[], callers: number): void {
   );
 }
 
+/** Whether N nodes do N times the work, and how many callers that takes. */
+function printBusy(rows: readonly Row[]): void {
+  printTable(
+    [
+      "Model nodes",
+      "Callers",
+      "Calls /s",
+      "Work done of N×",
+      "A caller, cores",
+      "A caller's core is full at, calls /s",
+      "RabbitMQ, cores",
+    ],
+    rows.map((row) => [
+      row.nodes,
+      row.callers,
+      row.calls.toFixed(0),
+      `${row.share.toFixed(2)}${row.failed > 0 ? `, ${row.failed} failed` : ""}`,
+      row.busyCallerCores.toFixed(2),
+      (row.calls / row.callers / row.busyCallerCores).toFixed(0),
+      row.busyRabbitCores.toFixed(2),
+    ]),
+  );
+}
+
 if (values.help) console.log(HELP);
 else {
-  const [callers, seconds] = [Number(values.callers), Number(values.seconds)];
+  const seconds = Number(values.seconds);
+  const [sizes, callers] = [values.nodes, values.callers].map((list) => list.split(",").map(Number)) as [
+    number[],
+    number[],
+  ];
+  const [most, all] = [sizes.at(-1) ?? 0, callers.at(-1) ?? 0];
   const rows: Row[] = [];
-  for (const nodes of values.nodes.split(",").map(Number)) rows.push(await measure(nodes, callers, seconds));
-  print(rows, callers);
+  for (const nodes of sizes) rows.push(await measure(nodes, all, seconds));
+  const fewer: Row[] = [];
+  for (const few of callers.slice(0, -1)) fewer.push(await measure(most, few, seconds));
+  printIdle(rows, all);
+  console.log();
+  printBusy([...fewer, ...rows].sort((a, b) => a.nodes - b.nodes || a.callers - b.callers));
 }
