@@ -123,7 +123,7 @@ async function runOn(
 }
 
 function chosen(names: readonly string[] | undefined): readonly ChaosEvent[] {
-  if (!names) return EVENTS.filter(({ onlyByName }) => !onlyByName);
+  if (!names) return EVENTS;
   return names.map((name) => {
     const event = EVENTS.find((candidate) => candidate.name === name);
     if (!event)

@@ -57,8 +57,6 @@ export interface ChaosEvent {
   readonly slowerByMs?: number;
   /** Of RabbitMQ (1). */
   readonly members?: number;
-  /** Its bars are known to be missed: it is run when it is named, and the README says so. */
-  readonly onlyByName?: true;
   /** Whether only `expect` judges: the event's own requests are meant to fail. */
   readonly judgesItself?: true;
   /** Before the normal load is measured. */
