@@ -5,6 +5,7 @@ import { resolve } from "node:path";
 import { median } from "../testkit/percentile.ts";
 import { startServer } from "../testkit/server.ts";
 import { drive } from "./load.ts";
+import { verdict } from "./verdict.ts";
 
 /**
  * Our server beside a plain one, each under the same load in turns within every round, with one question and with two:
@@ -107,6 +108,31 @@ export function printPeer(load: readonly Row[]): void {
         String(row.failed).padStart(9),
     );
   }
+}
+
+/** Images a second beside the plain server when both answer two questions, and bytes over all of our processes. */
+const BARS = { ofPeer: 1.1, memoryMB: 500 };
+
+export function peerVerdict(load: readonly Row[]): string {
+  const ours = load.filter(({ name }) => name === "ours");
+  const plain = load.filter(({ name }) => name === "plain");
+  const ratios = CONNECTIONS.map((connections) => {
+    const [mine, theirs] = [ours, plain].map((rows) =>
+      rows.find((row) => row.questions === 2 && row.connections === connections),
+    );
+    return {
+      what: `of the plain server's images/s with two questions at ${connections} connections`,
+      value: (mine?.perSecond ?? Number.NaN) / (theirs?.perSecond ?? Number.NaN),
+      atLeast: BARS.ofPeer,
+    };
+  });
+  const memory = Math.max(...ours.map(({ memory }) => memory)) / 1e6;
+  const failed = ours.reduce((sum, { failed }) => sum + failed, 0);
+  return verdict([
+    ...ratios,
+    { what: "MB in all", value: memory, atMost: BARS.memoryMB },
+    { what: "requests failed", value: failed, atMost: 0 },
+  ]);
 }
 
 const target = (url: string, models: string) => `${url}/api/classify?models=${models}`;
