@@ -60,3 +60,47 @@ function loop(input: readonly string[], output: string): NodeProto {
   };
   return { ...node("Loop", input, output), attribute: [{ name: "body", type: GRAPH_ATTRIBUTE, g: body }] };
 }
+
+/** What there is to a {@link colourModel}; absent: floats in planes of 32 × 32, any number of them. */
+export interface ColourShape {
+  readonly type?: number;
+  readonly layout?: "nchw" | "nhwc";
+  readonly batch?: number | string;
+  readonly side?: number | string;
+  readonly channels?: number;
+  readonly probabilities?: boolean;
+  /** A constant in the weights. */
+  readonly weight?: number;
+  /** Flattens two photos into one row. */
+  readonly onlyOne?: boolean;
+}
+
+/** An ONNX file that takes red photos for the first of three labels, green ones for the second, blue ones for the third. */
+export function colourModel(shape: ColourShape = {}): Uint8Array {
+  const { type = TYPE.float, layout = "nchw", batch = "n", side = 32, channels = 3 } = shape;
+  const { probabilities = false, weight = 8, onlyOne = false } = shape;
+  const planes = layout === "nchw";
+  const scale = type === TYPE.float ? 1 : 1 / 32;
+  const weights = Float32Array.from({ length: 3 * channels }, (_, i) =>
+    i % (channels + 1) === 0 ? weight * scale : 0,
+  );
+  const nodes: NodeProto[] = [
+    node("Cast", ["photo"], "floats", { to: TYPE.float }),
+    node("ReduceMean", ["floats"], "mean", { axes: planes ? [2, 3] : [1, 2], keepdims: 0 }),
+    ...(onlyOne ? [node("Reshape", ["mean", "one row"], "row")] : []),
+    node("Gemm", [onlyOne ? "row" : "mean", "weights"], probabilities ? "logits" : "scores"),
+    ...(probabilities ? [node("Softmax", ["logits"], "scores", { axis: 1 })] : []),
+  ];
+  const item = planes ? [channels, side, side] : [side, side, channels];
+  const graph = {
+    name: "colours",
+    node: nodes,
+    initializer: [
+      tensor("weights", weights, [channels, 3]),
+      ...(onlyOne ? [tensor("one row", BigInt64Array.of(1n, 3n))] : []),
+    ],
+    input: [value("photo", type, [batch, ...item])],
+    output: [value("scores", TYPE.float, [batch, 3])],
+  };
+  return writeModel(model(graph));
+}
