@@ -24,6 +24,11 @@ RUN mkdir .tfjs-node && if [ "$TFJS_NODE" = 1 ]; then \
     fi
 
 FROM ${BASE}
+# For services that take clips (mixins/video.mixin.ts): --build-arg FFMPEG=1 adds Debian's.
+ARG FFMPEG=
+RUN if [ -n "$FFMPEG" ]; then \
+      apt-get update && apt-get install --yes --no-install-recommends ffmpeg && rm -rf /var/lib/apt/lists/*; \
+    fi
 # What changes least comes first: a changed service file is a push of a few kilobytes.
 WORKDIR /app
 COPY --from=dependencies /app/node_modules node_modules

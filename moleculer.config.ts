@@ -86,10 +86,13 @@ function amqp(env: Env, prefetch: number): AmqpTransporter {
   return transporter;
 }
 
-/** A model calls nobody. A process without services is a REPL. */
+/** A model calls nobody, unless it says so. A process without services is a REPL. */
 function callsOthers(services: readonly Service[]): boolean {
   const own = services.filter(({ name }) => !name.startsWith("$"));
-  return own.length === 0 || own.some(({ metadata }) => metadata?.["kind"] !== "model");
+  return (
+    own.length === 0 ||
+    own.some(({ metadata }) => metadata?.["kind"] !== "model" || metadata["asks"] === true)
+  );
 }
 
 export default brokerOptions(env);

@@ -167,6 +167,11 @@ export const VARIABLES = {
     1,
     MAX_PAYLOAD_BYTES,
   )({ default: 1_048_576, desc: "largest input of any other kind, as it is sent" }),
+  MAX_VIDEO_BYTES: whole(1, MAX_PAYLOAD_BYTES)({ default: 15_728_640, desc: "largest clip, encoded" }),
+  FFMPEG: str({
+    default: "",
+    desc: "path of FFmpeg's program (5.1 or newer), which takes clips apart; empty: the first on the PATH",
+  }),
   MAX_IMAGE_PIXELS: whole(1)({
     default: 40_000_000,
     desc: "largest image, decoded; of AVIF, which takes more memory, 16 to 28 million",

@@ -9,6 +9,8 @@ import type { VersionState } from "./models/version-state.ts";
 /** `metadata` of a model service: how dispatcher and gateway find it. */
 export interface ModelMetadata {
   readonly kind: "model";
+  /** Whether it asks others in turn, and so has to hear of them. */
+  readonly asks?: true;
   /** In plain words, for people. */
   readonly question: string;
   /** What this replica serves. Who names no version gets the first. */
@@ -74,6 +76,8 @@ export interface PredictParams {
   readonly count: number;
   /** `count` prepared items, batch first, under the names of their kind. */
   readonly tensors: Tensors;
+  /** The client wants nothing kept: for who asks others in turn. */
+  readonly noStore?: boolean;
 }
 
 export type Settled<T> = ({ readonly ok: true } & T) | { readonly ok: false; readonly error: WireError };

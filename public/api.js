@@ -56,7 +56,7 @@ function send(file, models, { signal, onProgress }) {
     request.addEventListener("load", () => {
       const answer = parse(request.responseText);
       if (request.status === 200 && answer?.results) resolve(answer);
-      else reject(problemOf(request, answer));
+      else reject(problemOf(request.status, request.getResponseHeader("Retry-After"), answer));
     });
     request.addEventListener("error", () =>
       reject({
@@ -79,15 +79,36 @@ function send(file, models, { signal, onProgress }) {
   });
 }
 
-function problemOf(request, answer) {
+/**
+ * Asks one model about what is no photo: JSON, or a form with a clip.
+ *
+ * @param {string} model
+ * @param {string | FormData} body
+ * @param {AbortSignal} signal
+ * @returns {Promise<object>} the answer as the server gave it
+ * @throws {import("./problem.js").Problem} why there is none
+ * @throws {DOMException} AbortError, when aborted
+ */
+export async function ask(model, body, signal) {
+  const response = await fetch(`api/models/${encodeURIComponent(model)}/predict`, {
+    method: "POST",
+    body,
+    ...(typeof body === "string" ? { headers: { "content-type": "application/json" } } : {}),
+    signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_TIMEOUT)]),
+  }).catch((error) => {
+    if (error.name === "AbortError") throw error;
+    throw error.name === "TimeoutError" ? { code: "NO_ANSWER" } : { code: "UNREACHABLE" };
+  });
+  const answer = parse(await response.text());
+  if (response.ok && answer?.results) return answer;
+  throw problemOf(response.status, response.headers.get("Retry-After"), answer);
+}
+
+function problemOf(status, retry, answer) {
   if (!answer?.error) {
-    return {
-      code: "BAD_ANSWER",
-      message: `Its status was ${request.status}.`,
-      retryable: request.status > 500,
-    };
+    return { code: "BAD_ANSWER", message: `Its status was ${status}.`, retryable: status > 500 };
   }
-  const retryAfter = Number(request.getResponseHeader("Retry-After"));
+  const retryAfter = Number(retry);
   return { ...answer.error, ...(retryAfter > 0 ? { retryAfter } : {}) };
 }
 

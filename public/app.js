@@ -6,6 +6,7 @@
 import { fetchModels } from "./api.js";
 import { byId, element } from "./dom.js";
 import { counted, percent, size } from "./format.js";
+import { Others } from "./others.js";
 import { Photo } from "./photo.js";
 import { title } from "./problem.js";
 import { Questions } from "./questions.js";
@@ -25,6 +26,7 @@ const ask = byId("ask");
 const upload = byId("upload");
 const questions = new Questions(showAsk);
 const uploads = new Uploads(showProgress);
+const others = new Others(tell);
 let limits = {};
 let longRun;
 let refreshing;
@@ -38,8 +40,12 @@ input.addEventListener("change", () => {
 
 document.addEventListener("paste", (event) => add([...event.clipboardData.files]));
 
+/** Clips are dropped on the field that takes them. */
+const isPhotos = ({ target }) => !target.closest?.("#others input");
+
 // The whole page takes drops: a photo that misses the frame must not replace the page.
 document.addEventListener("dragover", (event) => {
+  if (!isPhotos(event)) return;
   event.preventDefault();
   byId("drop").classList.toggle("over", event.dataTransfer.types.includes("Files"));
 });
@@ -47,6 +53,7 @@ document.addEventListener("dragleave", (event) => {
   if (!event.relatedTarget) byId("drop").classList.remove("over");
 });
 document.addEventListener("drop", (event) => {
+  if (!isPhotos(event)) return;
   event.preventDefault();
   byId("drop").classList.remove("over");
   add([...event.dataTransfer.files]);
@@ -221,6 +228,7 @@ async function refresh() {
     const told = await fetchModels();
     limits = told.limits ?? {};
     questions.show(told.models);
+    others.show(told.models, limits);
     const all = told.models.length;
     const ready = told.models.filter(({ state }) => state === "ready").length;
     if (ready === 0 || ready === all)

@@ -20,6 +20,12 @@ export function size(bytes) {
   return `${Number((bytes / 1024 / 1024).toFixed(1))} MiB`;
 }
 
+/** Seconds as minutes and seconds: 65.5 → "1:05". */
+export function clock(seconds) {
+  const whole = Math.floor(seconds);
+  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+}
+
 /** `count` with its noun: "1 photo", "3 photos". */
 export function counted(count, noun) {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -31,6 +31,7 @@ export default defineService<Vars>()({
   settings: {
     maxImageBytes: env.MAX_IMAGE_BYTES,
     maxInputBytes: env.MAX_INPUT_BYTES,
+    maxVideoBytes: env.MAX_VIDEO_BYTES,
     maxPixels: env.MAX_IMAGE_PIXELS,
     concurrency: env.DECODE_CONCURRENCY,
     maxInFlight: env.MAX_MODEL_IN_FLIGHT,

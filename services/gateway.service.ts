@@ -52,6 +52,7 @@ export default defineService<Vars>()({
     http: {
       maxImageBytes: env.MAX_IMAGE_BYTES,
       maxInputBytes: env.MAX_INPUT_BYTES,
+      maxVideoBytes: env.MAX_VIDEO_BYTES,
       maxImages: env.MAX_IMAGES,
       maxModels: 32,
       defaultTimeoutMs: env.REQUEST_TIMEOUT_MS,

@@ -276,7 +276,8 @@ export class Dispatcher {
   #output(item: Item, network: Network, scope: Scope): Promise<Found<Computed>> {
     const { cache } = this.#options;
     const compute = (own: Scope) => this.#compute(item, network, own);
-    if (!cache || item.noStore) {
+    const kept = taskOf(network[0].version.task.name).kept ?? true;
+    if (!cache || item.noStore || !kept) {
       cache?.bypass();
       return within(scope, "compute", () => compute(scope));
     }
@@ -300,7 +301,8 @@ export class Dispatcher {
         const tensors = await item.prepare(version.input, scope);
         const over = whyOver(scope, "decode");
         if (over) throw over;
-        const params = { model: version.id, count: 1, tensors };
+        const noStore = item.noStore ? { noStore: true } : {};
+        const params = { model: version.id, count: 1, tensors, ...noStore };
         return computed(await item.predict(action, params, scope), version.id);
       });
     };

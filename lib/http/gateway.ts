@@ -56,7 +56,11 @@ export class Gateway {
           body: {
             requestId,
             models: catalogOf(broker).list().map(describeModel),
-            limits: { maxImageBytes: options.maxImageBytes, maxImages: options.maxImages },
+            limits: {
+              maxImageBytes: options.maxImageBytes,
+              maxVideoBytes: options.maxVideoBytes,
+              maxImages: options.maxImages,
+            },
           },
         }),
       },

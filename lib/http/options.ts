@@ -11,6 +11,8 @@ export const gatewayOptions = z
     maxImageBytes: whole(1),
     /** Largest input of any other kind, bytes. @default 1 MiB */
     maxInputBytes: whole(1),
+    /** Largest clip, bytes. @default 15 MiB */
+    maxVideoBytes: whole(1),
     /** Most inputs in one request. @default 16 */
     maxImages: whole(1),
     /** Most model names in one request. @default 32 */
@@ -49,9 +51,9 @@ export const gatewayOptions = z
   })
   // Else no image of that size would ever be let in.
   .refine(
-    ({ maxBufferedBytes, maxImageBytes, maxInputBytes }) =>
-      maxBufferedBytes >= Math.max(maxImageBytes, maxInputBytes),
-    "a maxBufferedBytes of at least maxImageBytes and maxInputBytes",
+    ({ maxBufferedBytes, maxImageBytes, maxInputBytes, maxVideoBytes }) =>
+      maxBufferedBytes >= Math.max(maxImageBytes, maxInputBytes, maxVideoBytes),
+    "a maxBufferedBytes of at least maxImageBytes, maxInputBytes and maxVideoBytes",
   );
 
 export type GatewayOptions = Readonly<z.infer<typeof gatewayOptions>>;

@@ -82,7 +82,7 @@ export interface Kind<
   /** What one input is called, in errors and as the key under which its `Info` is shown: `image`. */
   readonly noun: string;
   /** Which of the gateway's limits bounds the bytes of one input. */
-  readonly limit: "maxImageBytes" | "maxInputBytes";
+  readonly limit: "maxImageBytes" | "maxInputBytes" | "maxVideoBytes";
   /** The manifest's part: type, checks and JSON Schema of it. */
   readonly part: z.ZodType<Part>;
   /** How a part that is right by itself contradicts the model's inputs; one sentence each. */

@@ -33,13 +33,24 @@ export interface ChildOptions {
 }
 
 const SETPRIV = "/usr/bin/setpriv";
+const HAS_SETPRIV = existsSync(SETPRIV);
+
 /**
- * Where there is this command (util-linux), it has the kernel kill the child when this process dies: a child that
- * computes without end does not notice that its parent is gone.
+ * How to start a program so that it dies with this process. Where there is this command (util-linux), it has the kernel
+ * kill the child when this process dies: a child that computes without end does not notice that its parent is gone.
  */
-const TIED = existsSync(SETPRIV)
-  ? { path: SETPRIV, args: ["--pdeathsig", "KILL", process.execPath] }
-  : { path: process.execPath, args: [] };
+export function tied(path: string): { readonly path: string; readonly args: readonly string[] } {
+  return HAS_SETPRIV ? { path: SETPRIV, args: ["--pdeathsig", "KILL", path] } : { path, args: [] };
+}
+
+/** What of this process's environment a child gets. */
+export function inheritedEnv(): Record<string, string> {
+  const inherited = INHERITED.flatMap((name) => {
+    const value = process.env[name];
+    return value === undefined ? [] : [[name, value] as const];
+  });
+  return Object.fromEntries(inherited);
+}
 
 /**
  * MiB. What a child throws away are messages, whose bytes lie outside of V8's heap: with V8's own 16 MiB for young
@@ -55,18 +66,15 @@ export function startChild(
   module: URL,
   { env = {}, flags = [], stderr = false }: ChildOptions = {},
 ): ChildProcess {
-  const inherited = INHERITED.flatMap((name) => {
-    const value = process.env[name];
-    return value === undefined ? [] : [[name, value] as const];
-  });
+  const starter = tied(process.execPath);
   // What this process has stripped and compiled the child need not do again: 20 MB less and a tenth of a second.
   const cache = getCompileCacheDir();
   const child = fork(module, {
     serialization: "advanced",
-    execPath: TIED.path,
-    execArgv: [...TIED.args, YOUNG_GENERATION, ...flags],
+    execPath: starter.path,
+    execArgv: [...starter.args, YOUNG_GENERATION, ...flags],
     env: {
-      ...Object.fromEntries(inherited),
+      ...inheritedEnv(),
       ...(cache ? { NODE_COMPILE_CACHE: dirname(cache) } : {}),
       ...env,
     },

@@ -24,6 +24,8 @@ export interface Task<
   Answer extends object = object,
 > {
   readonly name: string;
+  /** Whether outputs may be kept for who asks the same again; absent: they may. */
+  readonly kept?: false;
   /** The manifest's part: type, checks and JSON Schema of it. */
   readonly part: z.ZodType<Part>;
   /** How a part that is right by itself contradicts the model's outputs; one sentence each. */

@@ -412,7 +412,11 @@ describe("models", () => {
     expect((await http(`${url}/api/models`)).json()).toEqual({
       requestId: expect.any(String),
       models: [cat],
-      limits: { maxImageBytes: expect.any(Number), maxImages: expect.any(Number) },
+      limits: {
+        maxImageBytes: expect.any(Number),
+        maxVideoBytes: expect.any(Number),
+        maxImages: expect.any(Number),
+      },
     });
     expect((await http(`${url}/api/models/cat`)).json()).toEqual({ requestId: expect.any(String), ...cat });
   });

@@ -97,7 +97,7 @@ describe("a service file", () => {
     [
       gateway,
       { maxBufferedBytes: 1000 },
-      "a maxBufferedBytes of at least maxImageBytes and maxInputBytes for settings.http",
+      "a maxBufferedBytes of at least maxImageBytes, maxInputBytes and maxVideoBytes for settings.http",
     ],
     [gateway, { maxImages: undefined }, "for settings.http.maxImages but received undefined"],
     [gateway, { trustedProxies: ["10.0.0.0/99"] }, "for settings.http.trustedProxies.0"],
