@@ -1,4 +1,5 @@
 import { basename } from "node:path";
+import { nearest } from "../lib/check.ts";
 import { DownloadError } from "../lib/models/download.ts";
 import { mirror, ORIGINS, pull, ZOO, type ZooFile } from "../lib/models/zoo.ts";
 import { commandLine, misused } from "./cli.ts";
@@ -33,7 +34,11 @@ const { values, positionals } = commandLine(
 );
 const [name = ""] = positionals;
 const model = Object.hasOwn(ZOO, name) ? ZOO[name] : undefined;
-if (!model) misused(`Expected one of ${Object.keys(ZOO).join(", ")} but received "${name}"`);
+if (!model) {
+  const near = nearest(name, Object.keys(ZOO));
+  const hint = near ? `: did you mean "${near}"?` : "";
+  misused(`Expected one of ${Object.keys(ZOO).join(", ")} but received "${name}"${hint}`);
+}
 if (values.from !== undefined && !/^https?:\/\//.test(values.from)) {
   misused(`Expected a URL of http or https for --from but received "${values.from}"`);
 }
@@ -60,6 +65,11 @@ try {
   const known =
     error instanceof DownloadError || giveUp.signal.aborted || (error as NodeJS.ErrnoException).code;
   console.error(known ? (error as Error).message : error);
+  if (error instanceof DownloadError && !giveUp.signal.aborted) {
+    console.error(
+      "What is here already: --file for the model, --labels for synset.txt. Another place: --from URL",
+    );
+  }
   process.exitCode = 1;
 }
 

@@ -69,7 +69,7 @@ function noneOf(modelsDir: string, model: string, policy: VersionPolicy): StartE
     );
   } catch (error) {
     const near = existsSync(dir) ? undefined : nearest(model, foldersIn(modelsDir));
-    const hint = near ? `: did you mean "${near}"?` : "";
+    const hint = near ? `: did you mean "${near}"?` : "; npm run models:pull or models:add puts one there";
     return new StartError(`${(error as Error).message}, as settings.model "${model}" wants${hint}`);
   }
 }

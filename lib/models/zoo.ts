@@ -123,8 +123,13 @@ export async function pull(options: PullOptions): Promise<string> {
   if (await isWhole(dir, model)) return dir;
   await mkdir(dir, { recursive: true });
   const classes = resolve(dir, model.classes.name);
-  await fetchFile(model.classes, classes, options);
-  await fetchFile(model.file, resolve(dir, "model.onnx"), options);
+  const wanted = [
+    { file: model.classes, to: classes },
+    { file: model.file, to: resolve(dir, "model.onnx") },
+  ];
+  // What is here already first: that it is another file is told before anything is fetched.
+  const isHere = ({ file }: { readonly file: ZooFile }) => Number(options.files?.[file.name] !== undefined);
+  for (const { file, to } of wanted.sort((a, b) => isHere(b) - isHere(a))) await fetchFile(file, to, options);
   const graph = readModel(await readFile(resolve(dir, "model.onnx"))).graph;
   const manifest = manifestOf(name, model, graph, await readFile(classes, "utf8"));
   const unfinished = resolve(dir, "manifest.json.part");

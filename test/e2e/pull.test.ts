@@ -52,6 +52,7 @@ test("MODEL names the pulled model that resnet-cat and resnet-dog ask", async ()
 
 test.each([
   [["resnet51"], "Expected one of resnet50"],
+  [["resnet-50"], 'did you mean "resnet50"?'],
   [["resnet50", "--from", "ftp://example.org"], "Expected a URL of http or https"],
   [["resnet50", "--frm", "x"], "--frm"],
   [["resnet50", "--file", "/no/such/file", "--labels", "/none"], "no such file"],

@@ -119,6 +119,13 @@ test("files that are here already need no origin, but must be the zoo's", async 
   expect(readdirSync(join(folder, "resnet50", "1"))).not.toContain("model.onnx");
 });
 
+test("that what is here already is another file is told before anything is fetched", async () => {
+  const file = join(folder, "mine.onnx");
+  writeFileSync(file, "something else");
+  await expect(pulled({ files: { "model.onnx": file } })).rejects.toThrow("another file than the zoo's");
+  expect(asked).toEqual([]);
+});
+
 test("the zoo's places are addresses of https", () => {
   for (const { file, classes } of Object.values(ZOO)) {
     for (const origin of ORIGINS) {
