@@ -13,6 +13,7 @@ import type { KnownModel, KnownVersion } from "../../../../lib/models/catalog.ts
 import { Retry } from "../../../../lib/request/retry.ts";
 import { createScope, type Scope } from "../../../../lib/request/scope.ts";
 import type { ItemAnswer, PredictResult } from "../../../../lib/types.ts";
+import { FakeClock } from "../../../../testkit/fake-clock.ts";
 
 const SMALL: ImageInput = { type: "image", width: 2, height: 1 };
 const LARGE: ImageInput = { type: "image", width: 4, height: 1 };
@@ -194,6 +195,29 @@ describe("Dispatcher", () => {
     const { items } = await ask(["photo"], { scope });
     expect(items).toMatchObject([{ results: { a: { error: { code: "DEADLINE_EXCEEDED" } } } }]);
     expect(called).toEqual([]);
+  });
+
+  test("what a decode took is told without the wait for its turn", async () => {
+    const clock = new FakeClock();
+    const seconds: number[] = [];
+    const preparer: Preparer = {
+      inspect: async () => ({ sha256: "0" }),
+      async prepare(_input, _wanted, scope, onStart) {
+        await clock.advance(5_000);
+        onStart?.();
+        await clock.advance(40);
+        expect(scope.clock.now()).toBe(5_040);
+        return {};
+      },
+      async close() {},
+    };
+    const { ask } = dispatcher([model("a")], {
+      preparer: async () => preparer,
+      onDecode: (took) => seconds.push(took),
+    });
+    const { items } = await ask(["photo"], { scope: createScope({ clock }) });
+    expect(seconds).toEqual([0.04]);
+    expect(items).toMatchObject([{ timing: { decodeMs: 40 } }]);
   });
 
   test("a fault of ours is told to the log, which the client is referred to", async () => {
