@@ -3,9 +3,10 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { Deploy } from "../../lib/deploy.ts";
+import { Hpa, type HpaMetric, type HpaSpec } from "../../simulate/hpa.ts";
 import { eventually } from "../../testkit/eventually.ts";
 import { type Prometheus, startPrometheus } from "../../testkit/prometheus.ts";
-import { autoscaler, WANTED_REPLICAS } from "../generate/autoscaler.ts";
+import { autoscaler, CPU_RULE, WANTED_REPLICAS } from "../generate/autoscaler.ts";
 import type { Declared } from "../generate/declared.ts";
 import { serviceManifests } from "../generate/files.ts";
 import { resolveNeeds } from "../generate/needs.ts";
@@ -36,6 +37,8 @@ const SERVICES = [
   service("by-rule", { scaling: "rule", replicas: { min: 2, max: 14 } }),
   service("by-queue", { scaling: "queue", replicas: { min: 2, max: 12 } }),
   service("by-prometheus", { scaling: "rule", replicas: { min: 2, max: 5 } }),
+  service("cpu-trace", { scaling: "cpu", replicas: { min: 2, max: 4 } }),
+  service("queue-trace", { scaling: "queue", replicas: { min: 2, max: 12 } }),
 ];
 
 function service(name: string, deploy: Deploy): Declared {
@@ -327,6 +330,90 @@ describe("by the queue", () => {
       await settled(name, 9, UP_MS);
       expect(replicasOf(made())).toEqual([10, 9]);
       expect(Number(made()[0]?.at) - since).toBeGreaterThanOrEqual(DOWN_MS - GRAIN_MS);
+    },
+    PATIENCE_MS,
+  );
+});
+
+/** What is simulated is what happens: the simulator's autoscaler beside the real one, on the same traces. */
+describe("the simulator decides as the controller does", () => {
+  /** Seconds, and a value for as long. */
+  type Trace = readonly (readonly [seconds: number, value: number])[];
+  // To the most; a peak and a lull that are too short; a dip that begins the window for less anew; to the least.
+  const CPU: Trace = [
+    [18, 0.95],
+    [3, 0.5],
+    [3, 0.95],
+    [6, 0.3],
+    [8, 0.1],
+    [2, 0.5],
+    [32, 0.1],
+  ];
+  // Up twice as far at once; what was wanted in the window holds the way down.
+  const QUEUE: Trace = [
+    [4, 2],
+    [10, 11],
+    [4, 6],
+    [3, 9],
+    [36, 8],
+  ];
+  /** Seconds that the two may be apart: the real one looks every second, tells whole ones, and its pods take one to start. */
+  const APART_S = 4;
+
+  async function play(trace: Trace, set: (value: number) => void): Promise<void> {
+    for (const [seconds, value] of trace) {
+      set(value);
+      await delay(1000 * seconds);
+    }
+  }
+
+  /** Decisions of the simulator, in seconds from the beginning of the trace; before that the first value of a calm. */
+  function simulated(name: string, trace: Trace, metricAt: (value: number, replicas: number) => HpaMetric) {
+    const needs = resolveNeeds(SERVICES).find((each) => each.name === name);
+    if (!needs) throw new Error(`Expected ${name} to be a service`);
+    const behavior = shortened(autoscaler(needs, {}).spec?.behavior) as HpaSpec["behavior"];
+    const hpa = new Hpa({ minReplicas: needs.min, maxReplicas: needs.max, behavior });
+    let replicas = needs.min;
+    const made: { at: number; replicas: number }[] = [];
+    const values = trace.flatMap(([seconds, value]) => Array<number>(seconds).fill(value));
+    for (const [second, value] of values.entries()) {
+      const next = hpa.sync(second, replicas, metricAt(value, replicas));
+      if (next !== replicas) made.push({ at: second, replicas: next });
+      replicas = next;
+    }
+    return made;
+  }
+
+  test(
+    "by CPU and by the queue",
+    async () => {
+      const [cpu, queue] = ["cpu-trace", "queue-trace"].map(decisionsFrom);
+      await Promise.all([
+        play(CPU, (value) => load.cpu.set("cpu-trace", value)),
+        play(QUEUE, (value) => wanted.set("queue-trace", value)),
+      ]);
+      const pairs = [
+        [
+          cpu,
+          // The controller cuts its average to whole percents.
+          simulated("cpu-trace", CPU, (value, replicas) => ({
+            type: "utilisation",
+            ratio: Math.floor(100 * value) / CPU_RULE.highPercent,
+            readyPods: replicas,
+          })),
+        ],
+        [queue, simulated("queue-trace", QUEUE, (value) => ({ type: "wanted", replicas: value }))],
+      ] as const;
+      for (const [real, expected] of pairs) {
+        const made = (real?.made() ?? []).map(({ at, replicas }) => {
+          return { at: (at - (real?.since ?? 0)) / 1000, replicas };
+        });
+        expect(expected.length).toBeGreaterThan(3);
+        expect(made.map(({ replicas }) => replicas)).toEqual(expected.map(({ replicas }) => replicas));
+        for (const [index, { at }] of made.entries()) {
+          expect(Math.abs(at - (expected[index]?.at ?? 0))).toBeLessThanOrEqual(APART_S);
+        }
+      }
     },
     PATIENCE_MS,
   );
