@@ -37,6 +37,7 @@ Throughput and latency over HTTP, beside what decoding and engine can do alone.
   --photos DIR              photos to send instead of made ones
   --rounds N                rounds, of which the median is printed (5)
   --seconds N               length of one measurement (6)
+  --checkout DIR            with the servers of another checkout, to compare commits
   --peer plain              beside a plain server, with one question and with two (peer.ts)
   --json                    one JSON object instead of a table
 `;
@@ -46,6 +47,7 @@ const values = commandOptions(USAGE, {
   photos: { type: "string" },
   rounds: { type: "string", default: "5" },
   seconds: { type: "string", default: "6" },
+  checkout: { type: "string" },
   peer: { type: "string" },
   json: { type: "boolean", default: false },
 });
@@ -56,6 +58,10 @@ const RABBITMQ_URL = process.env["TRANSPORTER"] ?? "amqp://guest:guest@127.0.0.1
 const CONNECTIONS = [1, 8, 32];
 /** Images a second of the bound, with 32 connections: the rest is what serving may cost. */
 const RATIO_BARS = { none: 0.9, amqp: 0.84 };
+/** Those with which a cluster is compared with one process: what the hops take at idle, and what CPU they cost. */
+const COMPARED = [1, 32];
+/** What two hops of RabbitMQ may take at idle, and CPU milliseconds of all processes for each request. */
+const HOPS_BARS = { ofBare: 1.15, cpuMs: 2.4 };
 /** Until V8 has compiled what a long-lived server has compiled. */
 const WARM_UP_SECONDS = 15;
 /** A sample is taken again if other machines had a larger share of the time. */
@@ -112,6 +118,8 @@ interface Parts {
   readonly hops: number;
   readonly bound: number;
   readonly boundWithHops: number;
+  /** Milliseconds of one request over two hops with nothing else going on; 0 without. */
+  readonly hopsAloneMs: number;
   /** Median of one image prepared and computed with nothing else going on, milliseconds. */
   readonly aloneMs: number;
 }
@@ -122,12 +130,14 @@ async function measureParts(): Promise<Parts> {
   const decode = (await measureDecode(images, input, each, decodes)).perSecond;
   const computed = (await engine.measure(engineAt, each)).perSecond;
   const overHops = (await hops?.measure(each)) ?? Number.POSITIVE_INFINITY;
+  const hopsAloneMs = (await hops?.measureAlone(each)) ?? 0;
   const aloneMs = (await decodeMs()) + (await engine.measure({ size: 1, atOnce: 1 }, each / 2)).medianMs;
   const bound = 1 / (1 / decode + 1 / computed);
   return {
     decode,
     engine: computed,
     hops: overHops,
+    hopsAloneMs,
     bound,
     boundWithHops: 1 / (1 / bound + 1 / overHops),
     aloneMs,
@@ -167,8 +177,12 @@ async function best<T>(
 // Without the cache: the same photos come again and again.
 const common = { CACHE_TTL_MS: "0", SERVICES_DIRS: "services,bench/services" };
 
+function start(env: Record<string, string>): Promise<TestServer> {
+  return startServer(env, [], resolve(values.checkout ?? ROOT));
+}
+
 function startOneProcess(): Promise<TestServer> {
-  return startServer({ ...common, SERVICES: `gateway,dispatcher,${service}` });
+  return start({ ...common, SERVICES: `gateway,dispatcher,${service}` });
 }
 
 /** The gateway first. */
@@ -178,9 +192,7 @@ function startCluster(): Promise<TestServer[]> {
     TRANSPORTER: RABBITMQ_URL,
     NAMESPACE: `bench-${process.pid}`,
   };
-  return Promise.all(
-    ["gateway", "dispatcher", service].map((name) => startServer({ ...cluster, SERVICES: name })),
-  );
+  return Promise.all(["gateway", "dispatcher", service].map((name) => start({ ...cluster, SERVICES: name })));
 }
 
 async function worstEventLoopDelayMs(url: string): Promise<number> {
@@ -205,8 +217,8 @@ interface Sample {
   readonly parts: Parts;
   /** Share of the time that other machines had. */
   readonly steal: number;
-  /** One connection to one process without RabbitMQ, right after; only with a cluster. */
-  readonly oneProcessP50?: number;
+  /** The same to one process without RabbitMQ, right after; only with a cluster. */
+  readonly oneProcess?: LoadResult;
 }
 
 /** Load, with the parts before and after it. */
@@ -220,13 +232,14 @@ async function sample(url: string, connections: number, reference?: string): Pro
     decode: mean("decode"),
     engine: mean("engine"),
     hops: mean("hops"),
+    hopsAloneMs: mean("hopsAloneMs"),
     bound: mean("bound"),
     boundWithHops: mean("boundWithHops"),
     aloneMs: mean("aloneMs"),
   };
   if (!reference) return { load, parts, steal: steal() };
-  const { p50 } = await drive(target(reference), images, connections, seconds);
-  return { load, parts, oneProcessP50: p50, steal: steal() };
+  const oneProcess = await drive(target(reference), images, connections, seconds);
+  return { load, parts, oneProcess, steal: steal() };
 }
 
 /** Again while other machines take our time; else the best of what there was. */
@@ -271,7 +284,9 @@ try {
   }
   for (let round = 0; round < rounds; round++) {
     for (const connections of CONNECTIONS) {
-      samples.push(await quietSample(url, connections, connections === 1 ? reference : undefined));
+      samples.push(
+        await quietSample(url, connections, COMPARED.includes(connections) ? reference : undefined),
+      );
       loopDelayMs = Math.max(loopDelayMs, await worstEventLoopDelayMs(url));
     }
   }
@@ -283,6 +298,12 @@ try {
 
 const of = (connections: number) => samples.filter(({ load }) => load.connections === connections);
 const idle = of(1);
+
+/** What the cluster takes more than one process. */
+function added(these: readonly Sample[], key: "p50" | "cpuMs"): number {
+  return median(these.map(({ load, oneProcess }) => load[key] - (oneProcess?.[key] ?? Number.NaN)));
+}
+
 const report = {
   model: values.model,
   transport: values.transport,
@@ -295,7 +316,13 @@ const report = {
   aloneMs: median(idle.map(({ parts }) => parts.aloneMs)),
   idleOverheadMs: median(idle.map(({ load, parts }) => load.p50 - parts.aloneMs)),
   ...(reference
-    ? { hopsOverheadMs: median(idle.map(({ load, oneProcessP50 = Number.NaN }) => load.p50 - oneProcessP50)) }
+    ? {
+        twoHops: {
+          idleMs: added(idle, "p50"),
+          bareMs: median(idle.map(({ parts }) => parts.hopsAloneMs)),
+          cpuMs: added(of(32), "cpuMs"),
+        },
+      }
     : {}),
   eventLoopDelayMs: loopDelayMs,
   steal: Math.max(...samples.map(({ steal }) => steal)),
@@ -338,9 +365,10 @@ for (const { connections, perSecond, p50, p99, bound, ratio, ratioWithHops, fail
 }
 console.log(
   `idle overhead p50 ${report.idleOverheadMs.toFixed(2)} ms` +
-    (report.hopsOverheadMs === undefined
+    (report.twoHops === undefined
       ? ""
-      : `, of which RabbitMQ's two hops ${report.hopsOverheadMs.toFixed(2)} ms`) +
+      : `, of which RabbitMQ's two hops ${report.twoHops.idleMs.toFixed(2)} ms (bare amqplib ` +
+        `${report.twoHops.bareMs.toFixed(2)} ms), and at 32 connections ${report.twoHops.cpuMs.toFixed(2)} ms of CPU`) +
     `; worst event-loop delay ${loopDelayMs.toFixed(1)} ms` +
     `; stolen by other machines at most ${(100 * report.steal).toFixed(1)} % of the time`,
 );
@@ -351,6 +379,20 @@ console.log(
       value: (hops ? report.load.at(-1)?.ratioWithHops : report.load.at(-1)?.ratio) ?? Number.NaN,
       atLeast: RATIO_BARS[values.transport === "amqp" ? "amqp" : "none"],
     },
+    ...(report.twoHops
+      ? [
+          {
+            what: "times bare amqplib for two hops at idle",
+            value: report.twoHops.idleMs / report.twoHops.bareMs,
+            atMost: HOPS_BARS.ofBare,
+          },
+          {
+            what: "ms of CPU more than in one process",
+            value: report.twoHops.cpuMs,
+            atMost: HOPS_BARS.cpuMs,
+          },
+        ]
+      : []),
     { what: "requests failed", value: report.load.reduce((sum, { failed }) => sum + failed, 0), atMost: 0 },
   ]),
 );

@@ -2,6 +2,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { type Channel, connect } from "amqplib";
+import { median } from "../testkit/percentile.ts";
 
 /** Bytes of an answer. */
 const ANSWER_BYTES = 700;
@@ -99,6 +100,17 @@ export class HopsMeter {
     };
     await Promise.all(Array.from({ length: OPEN }, caller));
     return (done * 1e3) / (performance.now() - began);
+  }
+
+  /** @returns median milliseconds of one request with nothing else on its way */
+  async measureAlone(seconds: number): Promise<number> {
+    const times: number[] = [];
+    const end = performance.now() + seconds * 1e3;
+    for (let began = performance.now(); began < end; began = performance.now()) {
+      await this.#call(Buffer.allocUnsafe(this.#imageBytes));
+      times.push(performance.now() - began);
+    }
+    return median(times);
   }
 
   async stop(): Promise<void> {

@@ -1,5 +1,6 @@
 import autocannon from "autocannon";
 import { percentile } from "../testkit/percentile.ts";
+import { cpuMeter } from "../testkit/steal.ts";
 
 export interface LoadResult {
   readonly connections: number;
@@ -8,6 +9,8 @@ export interface LoadResult {
   /** Milliseconds. */
   readonly p50: number;
   readonly p99: number;
+  /** CPU milliseconds of an answer: of all that runs on this machine, the load generator too. */
+  readonly cpuMs: number;
   /** Answers with another status, errors and time-outs. */
   readonly failed: number;
 }
@@ -23,7 +26,7 @@ export async function drive(
   seconds: number,
 ): Promise<LoadResult> {
   const times: number[] = [];
-  let answered = 0;
+  let [answered, cpuSeconds] = [0, 0];
   const result = await new Promise<autocannon.Result>((resolve, reject) => {
     const run = autocannon(
       {
@@ -41,6 +44,12 @@ export async function drive(
     );
     const begin = performance.now() + RAMP_SECONDS * 1e3;
     const end = begin + seconds * 1e3;
+    setTimeout(() => {
+      const used = cpuMeter();
+      setTimeout(() => {
+        cpuSeconds = used();
+      }, end - performance.now());
+    }, RAMP_SECONDS * 1e3);
     // Autocannon's own percentiles are whole milliseconds, and it counts the beginning in.
     run.on("response", (_client, status, _bytes, milliseconds) => {
       const now = performance.now();
@@ -54,6 +63,7 @@ export async function drive(
     perSecond: answered / seconds,
     p50: percentile(times, 0.5),
     p99: percentile(times, 0.99),
+    cpuMs: (cpuSeconds * 1e3) / answered,
     failed: result.non2xx + result.errors + result.timeouts,
   };
 }

@@ -20,13 +20,15 @@ const STOP_DEADLINE_MS = 15_000;
  *
  * @param env settings on top of the defaults
  * @param folders with services besides the server's own, as `npm start -- …` takes them
+ * @param root of another checkout
  */
 export async function startServer(
   env: Readonly<Record<string, string>> = {},
   folders: readonly string[] = [],
+  root: string = ROOT,
 ): Promise<TestServer> {
   const child = spawn(process.execPath, ["bin/start.ts", ...folders], {
-    cwd: ROOT,
+    cwd: root,
     env: { PATH: process.env["PATH"], HOME: process.env["HOME"], PORT: "0", HOST: "127.0.0.1", ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
