@@ -1,5 +1,5 @@
 import { hostname } from "node:os";
-import type { BrokerOptions, Service, ServiceSchema } from "moleculer";
+import type { BrokerOptions, Service } from "moleculer";
 import { defineExporter, defineMiddlewares } from "./lib/define.ts";
 import { type Env, env } from "./lib/env.ts";
 import { jsonLine, textLine } from "./lib/telemetry/log.ts";
@@ -12,6 +12,7 @@ import { Peers } from "./middlewares/peers.ts";
 import { Prefetch, prefetches } from "./middlewares/prefetch.ts";
 import { RequestLog } from "./middlewares/request-log.ts";
 import { Scopes } from "./middlewares/scopes.ts";
+import { nodeService } from "./mixins/node.ts";
 import { COMMANDS } from "./repl/commands.ts";
 import { LoadAwareStrategy } from "./strategies/load-aware.ts";
 import { AmqpTransporter } from "./transporters/amqp.ts";
@@ -48,8 +49,7 @@ export function brokerOptions(env: Env): BrokerOptions {
       // By default parameters are captured, and these hold images.
       tags: { action: actionTags },
     },
-    // It would tell anyone on the bus what this object says, RabbitMQ's password included.
-    internalServices: { $node: without("options") },
+    internalServices: { $node: nodeService() },
     middlewares: defineMiddlewares(
       Metrics(),
       RequestLog(),
@@ -63,11 +63,6 @@ export function brokerOptions(env: Env): BrokerOptions {
     skipProcessEventRegistration: true,
     replOptions: { customCommands: COMMANDS, delimiter: "dl-lambda $" },
   };
-}
-
-/** Moleculer's own service, but for an action. */
-function without(action: string): ServiceSchema {
-  return { name: "$node", actions: { [action]: false as never } };
 }
 
 function amqp(env: Env, prefetch: number): AmqpTransporter {

@@ -23,6 +23,24 @@ const proxies = makeValidator<readonly string[]>((input) => {
   return ranges;
 });
 
+/** Someone who may change what models do. */
+export interface AdminKey {
+  /** For the log. */
+  readonly name: string;
+  readonly key: string;
+}
+
+/** Names and keys of admins. What is wrong is told without what was given. */
+const adminKeys = makeValidator<readonly AdminKey[]>((input) =>
+  listOf(input).map((entry) => {
+    const [, name, key] = /^([\w.@-]{1,64})=(\S{16,512})$/.exec(entry) ?? [];
+    if (name && key) return { name, key };
+    throw new Error(
+      "expected name=key, joined by commas, with keys of at least 16 characters without spaces",
+    );
+  }),
+);
+
 /** A comma-separated list without blanks and empty entries. */
 const list = makeValidator<readonly string[]>(listOf);
 
@@ -85,6 +103,10 @@ export const VARIABLES = {
   )({
     default: 0,
     desc: "port for health and metrics of this process, needed where no gateway runs; 0: none",
+  }),
+  ADMIN_KEYS: adminKeys({
+    default: [] as readonly AdminKey[],
+    desc: "who may change what models do, `POST /api/admin/…`: `name=key` joined by commas, keys of at least 16 characters; empty: there is no such address",
   }),
   TRUSTED_PROXIES: proxies({
     default: [] as readonly string[],

@@ -10,8 +10,14 @@ export const ERRORS = {
   FORBIDDEN: { status: 403, retryable: false, about: "the API key does not allow this" },
   NOT_FOUND: { status: 404, retryable: false, about: "no such address" },
   MODEL_NOT_FOUND: { status: 404, retryable: false, about: "no such model" },
+  VERSION_NOT_FOUND: {
+    status: 404,
+    retryable: false,
+    about: "the model does not serve that version, or none has that label",
+  },
   METHOD_NOT_ALLOWED: { status: 405, retryable: false, about: "the address does not know this method" },
   SLOW_REQUEST: { status: 408, retryable: true, about: "the client sent its request too slowly" },
+  CONFLICT: { status: 409, retryable: true, about: "someone else changed the same at the same time" },
   PAYLOAD_TOO_LARGE: { status: 413, retryable: false, about: "too many bytes or too many files" },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, retryable: false, about: "not a supported type of content" },
   EXPECTATION_FAILED: { status: 417, retryable: false, about: "an Expect header other than 100-continue" },
@@ -108,6 +114,19 @@ export class PredictionFailedError extends ServingError {
 export class ModelNotFoundError extends ServingError {
   constructor(model: string) {
     super("MODEL_NOT_FOUND", `Unknown model "${model.slice(0, 100)}"`);
+  }
+}
+
+export class VersionNotFoundError extends ServingError {
+  /** @param wanted a version's number, or a label */
+  constructor(model: string, wanted: string) {
+    super("VERSION_NOT_FOUND", `${model} serves no version "${wanted.slice(0, 40)}"`, { model });
+  }
+}
+
+export class ConflictError extends ServingError {
+  constructor(model: string, by: string) {
+    super("CONFLICT", `${model} was changed at the same time by ${by}`, { model });
   }
 }
 

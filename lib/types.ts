@@ -1,6 +1,7 @@
 import type { Tensors } from "./engines/tensors.ts";
 import type { WireError } from "./errors.ts";
 import type { Input, InputSpec, Inspection } from "./kinds/kind.ts";
+import type { Control } from "./models/control.ts";
 import type { ModelId } from "./models/identity.ts";
 import type { VersionState } from "./models/version-state.ts";
 
@@ -17,6 +18,8 @@ export interface ModelMetadata {
   readonly versions: readonly ServedVersion[];
   /** What this replica knows of the model's versions, also of those it does not serve. */
   readonly reports?: readonly VersionReport[];
+  /** What people have decided about it, as far as this replica has heard. */
+  readonly control?: Control;
   readonly batching: BatchingBounds;
 }
 
@@ -102,6 +105,10 @@ export interface AskParams {
   readonly models?: readonly string[];
   /** Neither read nor fill the cache. */
   readonly noStore?: boolean;
+  /** A version's number, or a label. Absent: the stable one, or the canary by its share. */
+  readonly version?: string;
+  /** Requests with one key have one version while labels do not change. Absent: those with one content. */
+  readonly key?: string;
 }
 
 /** One model's word on one input: how it came about, beside its task's answer. */

@@ -1,6 +1,9 @@
 import { readFile } from "node:fs/promises";
+import { userInfo } from "node:os";
+import { inspect } from "node:util";
 import type { BrokerOptions, ServiceBroker } from "moleculer";
 import { ASK, call } from "../lib/actions.ts";
+import { type AdminMeta, OPS, type Op } from "../lib/models/admin.ts";
 import { catalogOf, describeModel } from "../lib/models/catalog.ts";
 import type { Classification } from "../lib/tasks/classification.ts";
 import type { AskParams, Provenance } from "../lib/types.ts";
@@ -36,6 +39,40 @@ function command(
       }
     },
   };
+}
+
+/** Words after a command as parameters of an operation: `stable`, `2` and `share=0.1`. */
+function paramsOf(names: readonly string[], words: readonly string[]): object {
+  const named = words
+    .filter((word) => word.includes("="))
+    .map((word) => word.split("=", 2) as [string, string]);
+  const plain = words.filter((word) => !word.includes("="));
+  const given = [...plain.map((word, i) => [names[i] ?? `argument ${i + 1}`, word] as const), ...named];
+  return Object.fromEntries(given.map(([name, word]) => [name, valued(word)]));
+}
+
+function valued(word: string): unknown {
+  if (word === "null" || word === "none") return null;
+  return /^-?\d+(\.\d+)?$/.test(word) ? Number(word) : word;
+}
+
+/** An operation of `lib/models/admin.ts` under the name of a command. */
+function operation(op: Op, signature: string, names: readonly string[]): ReplCustomCommand {
+  return command(signature, capitalised(OPS[op].about), async (broker, words) => {
+    const meta: AdminMeta = { by: `REPL of ${userInfo().username} on ${broker.nodeID}` };
+    console.log(
+      inspect(
+        await call(broker, `dispatcher.admin.${op}`, paramsOf(names, words), { meta, timeout: 130_000 }),
+        {
+          depth: 6,
+        },
+      ),
+    );
+  });
+}
+
+function capitalised(text: string): string {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /** What our REPL knows besides Moleculer's own commands. */
@@ -81,6 +118,34 @@ export const COMMANDS: ReplCustomCommand[] = [
       }
     },
   ),
+
+  command("versions <model>", "Show what is known of a model's versions", (broker, [name = ""]) => {
+    const model = catalogOf(broker).get(name);
+    if (!model) throw new Error(`There is no model "${name}"`);
+    console.table(
+      describeModel(model).versions.map(({ nodes, labels = [], fingerprint = "", ...version }) => ({
+        ...version,
+        fingerprint: fingerprint.slice(0, 8),
+        labels: labels.join(", "),
+        nodes: Object.entries(nodes)
+          .map(([node, state]) => `${node}: ${state}`)
+          .join(", "),
+      })),
+    );
+  }),
+
+  operation("load", "version-load <model> <version>", ["model", "version"]),
+  operation("unload", "version-unload <model> <version>", ["model", "version"]),
+  operation("refresh", "model-refresh <model>", ["model"]),
+  operation("label", "version-label <model> <label> <version> [share...]", [
+    "model",
+    "label",
+    "version",
+    "share",
+  ]),
+  operation("rollback", "model-rollback <model> [version]", ["model", "version"]),
+  operation("tune", "model-tune <model> [bounds...]", ["model"]),
+  operation("drain", "node-drain <node>", ["node"]),
 
   command("dead-letters [limit]", "Show requests that no node survived", async (broker, [limit = "20"]) => {
     console.table(await listDeadLetters(amqpOf(broker), Number(limit)));

@@ -7,6 +7,7 @@ import { dispatcherSettings } from "../lib/dispatch/settings.ts";
 import { env } from "../lib/env.ts";
 import { Preparers } from "../lib/kinds/preparers.ts";
 import { kindOf } from "../lib/kinds/registry.ts";
+import { Admin, adminActions } from "../lib/models/admin.ts";
 import { catalogOf } from "../lib/models/catalog.ts";
 import { CANCEL_EVENT, type CancelEvent, cancellationsOf } from "../lib/request/cancellation.ts";
 import { Retry } from "../lib/request/retry.ts";
@@ -19,6 +20,7 @@ interface Vars {
   dispatcher: Dispatcher;
   preparers: Preparers;
   cache: OutputCache<Computed> | undefined;
+  admin: Admin;
   forget?: () => void;
 }
 
@@ -71,6 +73,7 @@ export default defineService<Vars>()({
       onRefusal: (model, outcome) => count(broker, "inference.requests.total", { model, outcome }),
       onFault: (error, about) => logger.error("A request failed", about, error),
     });
+    this.admin = new Admin(broker, logger);
   },
 
   events: {
@@ -81,6 +84,7 @@ export default defineService<Vars>()({
 
   /** Ready only with a decoder of every kind; they start beside the models. */
   async started() {
+    this.admin.start();
     await this.preparers.start();
     this.forget = healthOf(this.broker).require({
       name: "decoder",
@@ -91,16 +95,20 @@ export default defineService<Vars>()({
 
   async stopped() {
     this.forget?.();
+    this.admin.stop();
     await Promise.all([this.cache?.close(), this.preparers.close()]);
   },
 
   actions: {
+    ...adminActions(),
     ask: {
       params: {
         kind: "string",
         inputs: { type: "array", min: 1 },
         models: { type: "array", items: "string", min: 1, optional: true },
         noStore: { type: "boolean", optional: true },
+        version: { type: "string", max: 40, optional: true },
+        key: { type: "string", max: 256, optional: true },
       },
       handler(ctx: Context<AskParams>): Promise<AskResult> {
         return this.dispatcher.ask(ctx.params, scopeOf(ctx), (action, params, scope) =>

@@ -79,7 +79,8 @@ export default defineService<Vars>()({
   },
 
   created() {
-    this.gateway = new Gateway(this.broker, this.logger, this.settings.http);
+    // Not among the settings, which are published to the cluster.
+    this.gateway = new Gateway(this.broker, this.logger, this.settings.http, env.ADMIN_KEYS);
     this.listener = new Listener(this.settings.http, this.httpHandler, (access) =>
       this.gateway.record(access),
     );

@@ -1,3 +1,4 @@
+import { hash } from "node:crypto";
 import type { Tensors } from "../engines/tensors.ts";
 import {
   ERRORS,
@@ -12,6 +13,7 @@ import {
 import type { Input, InputSpec, Inspection, Preparer } from "../kinds/kind.ts";
 import { type Catalog, isReady, type KnownVersion } from "../models/catalog.ts";
 import type { ModelId } from "../models/identity.ts";
+import { type Choice, Labels } from "../models/labels.ts";
 import { isOwnFault } from "../models/probation.ts";
 import type { Retry } from "../request/retry.ts";
 import { type Scope, whyOver, within } from "../request/scope.ts";
@@ -75,6 +77,7 @@ interface Item {
   readonly input: Input;
   readonly info: Inspection;
   readonly noStore: boolean;
+  readonly choice: Choice;
   readonly predict: Predict;
   readonly prepare: (wanted: InputSpec, scope: Scope) => Promise<Tensors>;
 }
@@ -105,6 +108,7 @@ export class Dispatcher {
   readonly #options: DispatcherOptions;
   /** Calls under way by model. */
   readonly #inFlight = new Tally();
+  readonly #labels = new Labels();
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
@@ -112,14 +116,14 @@ export class Dispatcher {
 
   /** @throws MODEL_NOT_FOUND if a model is asked for by a name nobody knows, BAD_REQUEST if it takes another kind */
   async ask(
-    { kind, inputs, models, noStore = false }: AskParams,
+    { kind, inputs, models, noStore = false, version, key }: AskParams,
     scope: Scope,
     predict: Predict,
   ): Promise<AskResult> {
     const names = this.#select(kind, models);
     const preparer = await this.#options.preparer(kind);
     const items = inputs.map((input) =>
-      this.#item(preparer, { kind, input, noStore, predict }, names, scope),
+      this.#item(preparer, { kind, input, noStore, predict, wanted: version, key }, names, scope),
     );
     return { items: await Promise.all(items) };
   }
@@ -142,7 +146,14 @@ export class Dispatcher {
 
   async #item(
     preparer: Preparer,
-    asked: Omit<Item, "info" | "prepare">,
+    {
+      wanted,
+      key,
+      ...asked
+    }: Omit<Item, "info" | "prepare" | "choice"> & {
+      readonly wanted: string | undefined;
+      readonly key: string | undefined;
+    },
     names: readonly string[],
     scope: Scope,
   ): Promise<ItemAnswer> {
@@ -173,7 +184,8 @@ export class Dispatcher {
         prepared.set(key, fresh);
         return fresh;
       };
-      const results = await this.#ask({ ...asked, info, prepare }, names, scope);
+      const choice = { wanted, key: key === undefined ? info.sha256 : hash("sha256", key) };
+      const results = await this.#ask({ ...asked, info, prepare, choice }, names, scope);
       // In the order in which they were asked for.
       const answers = names.flatMap((name) => {
         const answer = results.get(name);
@@ -192,15 +204,14 @@ export class Dispatcher {
     scope: Scope,
     plan: Plan = { left: MAX_PLANS, avoid: [] },
   ): Promise<ReadonlyMap<string, ModelAnswer>> {
-    const { ready, away } = this.#plan(item, names, plan);
-    const answers = new Map<string, ModelAnswer>(away.map((name) => [name, this.#unavailable(name)]));
+    const { ready, answers } = this.#plan(item, names, scope, plan);
     const asked = ready.map(async (network) => {
       try {
         const found = await this.#output(item, network, scope);
         for (const { name, version } of network) answers.set(name, this.#answer(item, version, found));
       } catch (error) {
         if (error instanceof UnreadableInput) throw error;
-        const next = this.#next(error, network, plan);
+        const next = this.#next(error, network, item.choice, plan);
         const again =
           next &&
           (await this.#ask(
@@ -219,11 +230,12 @@ export class Dispatcher {
   }
 
   /** Whether it is worth looking at the models anew after this error, and how; undefined: it is not. */
-  #next(error: unknown, network: Network, { left, avoid }: Plan): Plan | undefined {
+  #next(error: unknown, network: Network, { wanted }: Choice, { left, avoid }: Plan): Plan | undefined {
     if (left <= 1) return undefined;
     if (error instanceof VersionGoneError) return { left: left - 1, avoid };
     const { id, trial } = network[0].version;
-    if (!trial || !isOwnFault(errorCode(error))) return undefined;
+    // Who named a version is told how it fails.
+    if (!trial || wanted !== undefined || !isOwnFault(errorCode(error))) return undefined;
     const next = { left: left - 1, avoid: [...avoid, id.fingerprint] };
     return network.every(({ name }) => this.#versions(name, next).length > 0) ? next : undefined;
   }
@@ -237,25 +249,37 @@ export class Dispatcher {
     );
   }
 
-  /** The networks behind these models, each once, and the models that nobody serves. */
+  /** The networks behind these models, each once, and the answers for models that cannot be asked. */
   #plan(
-    { kind, info }: Item,
+    { kind, choice }: Item,
     names: readonly string[],
+    scope: Scope,
     plan: Plan,
-  ): { ready: readonly Network[]; away: readonly string[] } {
+  ): { ready: readonly Network[]; answers: Map<string, ModelAnswer> } {
     const networks = new Map<string, [Questioner, ...Questioner[]]>();
-    const away: string[] = [];
+    const answers = new Map<string, ModelAnswer>();
     for (const name of names) {
-      const version = versionFor(info, this.#versions(name, plan));
-      if (version?.input.type !== kind) {
-        away.push(name);
-        continue;
+      try {
+        const version = this.#choose(name, choice, plan);
+        if (version?.input.type !== kind) {
+          answers.set(name, this.#unavailable(name));
+          continue;
+        }
+        const same = networks.get(version.id.fingerprint);
+        if (same) same.push({ name, version });
+        else networks.set(version.id.fingerprint, [{ name, version }]);
+      } catch (error) {
+        answers.set(name, this.#failure(error, scope, name));
       }
-      const same = networks.get(version.id.fingerprint);
-      if (same) same.push({ name, version });
-      else networks.set(version.id.fingerprint, [{ name, version }]);
     }
-    return { ready: [...networks.values()], away };
+    return { ready: [...networks.values()], answers };
+  }
+
+  /** @throws VERSION_NOT_FOUND if it is not there while the model is */
+  #choose(name: string, choice: Choice, plan: Plan): KnownVersion | undefined {
+    const model = this.#options.models.get(name);
+    const versions = this.#versions(name, plan);
+    return model && versions.length > 0 ? this.#labels.choose(model, versions, choice) : undefined;
   }
 
   #answer({ info }: Item, { id, task }: KnownVersion, { output, report }: Found<Computed>): ModelAnswer {
@@ -357,23 +381,6 @@ export class Dispatcher {
     }
     return toWire(error);
   }
-}
-
-/**
- * The version that answers about this content, of those that are not to be avoided: the newest that every replica serves.
- * While there is none, because replicas change one by one, each in proportion to its replicas, so that all of them have
- * work; and the same for the same content, so that the cache is of use.
- */
-function versionFor({ sha256 }: Inspection, versions: readonly KnownVersion[]): KnownVersion | undefined {
-  const [best] = versions;
-  const total = versions.reduce((sum, { first }) => sum + first.length, 0);
-  if (best && best.replicas.length >= total) return best;
-  let at = Math.floor((Number.parseInt(sha256.slice(0, 8), 16) / 2 ** 32) * total);
-  for (const version of versions) {
-    at -= version.first.length;
-    if (at < 0) return version;
-  }
-  return best;
 }
 
 /** @throws the item's error, as a `ServingError` */

@@ -18,7 +18,7 @@ import { Clients } from "./client.ts";
 import type { Exchange } from "./exchange.ts";
 import { kindOfBody } from "./kind.ts";
 import type { GatewayOptions } from "./options.ts";
-import { contentLengthOf, noStoreOf, timeoutOf } from "./request.ts";
+import { contentLengthOf, noStoreOf, requestKeyOf, timeoutOf, versionOf } from "./request.ts";
 
 /** Brings the inputs of a request to the dispatcher, inside the request's deadline and the gateway's bounds. */
 export class Asker {
@@ -41,10 +41,16 @@ export class Asker {
 
   /**
    * @param models undefined: every model that takes this kind of body
+   * @param version a number or a label; undefined: the one in the address, if there is one
    * @throws ServingError for what is wrong with the request as a whole
    */
-  async ask(exchange: Exchange, models: readonly string[] | undefined): Promise<Answer> {
+  async ask(
+    exchange: Exchange,
+    models: readonly string[] | undefined,
+    version = versionOf(exchange.req.originalUrl),
+  ): Promise<Answer> {
     const { req, res, requestId, startedAt, hungUp } = exchange;
+    const key = requestKeyOf(req.headers);
     note(res, { models: models ?? ["*"] });
     const timeout = timeoutOf(req.headers, this.#options);
     // A deadline that the client named counts from its first byte, ours from its last: an upload may be slow.
@@ -69,6 +75,8 @@ export class Asker {
         inputs,
         ...(models ? { models } : {}),
         ...(noStoreOf(req.headers) ? { noStore: true } : {}),
+        ...(version === undefined ? {} : { version }),
+        ...(key === undefined ? {} : { key }),
       });
       const timing = { parseMs, totalMs: performance.now() - startedAt };
       return resultAnswer(items, { noun: kind.noun, requestId, timing });

@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Logger, ServiceBroker } from "moleculer";
+import type { AdminKey } from "../env.ts";
 import { errorCode, ModelNotFoundError, ServingError } from "../errors.ts";
 import { catalogOf, describeModel } from "../models/catalog.ts";
 import { healthResponse, type Probe } from "../telemetry/health.ts";
@@ -7,20 +8,24 @@ import { count, observe } from "../telemetry/metrics.ts";
 import { parseTraceparent } from "../telemetry/otlp.ts";
 import { METRICS_CONTENT_TYPE, scrape } from "../telemetry/prometheus.ts";
 import { type Access, note } from "./access.ts";
+import { AdminDoor } from "./admin.ts";
 import { type Answer, errorAnswer } from "./answer.ts";
 import { Asker } from "./asker.ts";
 import type { Exchange, Handler, RoutedRequest } from "./exchange.ts";
 import type { GatewayOptions } from "./options.ts";
-import { modelName, modelsOf, requestIdOf, traceparentOf } from "./request.ts";
+import { modelName, modelsOf, requestIdOf, traceparentOf, versionName } from "./request.ts";
 import { REQUEST_ID, SECURITY_HEADERS, send } from "./send.ts";
 
 /** The addresses, as moleculer-web's aliases spell them. */
 const ROUTES = [
+  "api/admin/:op",
   "api/classify",
   "api/models",
   "api/models/:model",
   "api/models/:model/classify",
   "api/models/:model/predict",
+  "api/models/:model/versions/:version/classify",
+  "api/models/:model/versions/:version/predict",
   "health/live",
   "health/ready",
   "metrics",
@@ -33,20 +38,32 @@ type Methods = Readonly<Partial<Record<"GET" | "POST", Handler>>>;
 export class Gateway {
   readonly #broker: ServiceBroker;
   readonly #logger: Logger;
-  readonly #routes: Readonly<Record<Route, Methods>>;
+  /** Undefined: there is nothing at this address. */
+  readonly #routes: Readonly<Record<Route, Methods | undefined>>;
 
-  constructor(broker: ServiceBroker, logger: Logger, options: GatewayOptions) {
+  constructor(
+    broker: ServiceBroker,
+    logger: Logger,
+    options: GatewayOptions,
+    keys: readonly AdminKey[] = [],
+  ) {
     this.#broker = broker;
     this.#logger = logger;
     const asker = new Asker(broker, logger, options);
     const askOne: Handler = (exchange) => asker.ask(exchange, [modelName(modelIn(exchange.req))]);
+    const askVersion: Handler = (exchange) => {
+      const version = versionName(exchange.req.$params.params["version"] ?? "");
+      return asker.ask(exchange, [modelName(modelIn(exchange.req))], version);
+    };
     const health =
       (probe: Probe): Handler =>
       ({ requestId }) => {
         const { status, body } = healthResponse(broker, probe);
         return { status, body: { requestId, ...body } };
       };
+    const admin = new AdminDoor(keys, options);
     this.#routes = {
+      "api/admin/:op": admin.open ? { POST: (exchange) => admin.perform(exchange) } : undefined,
       "api/classify": {
         POST: (exchange) => asker.ask(exchange, modelsOf(exchange.req.originalUrl, options.maxModels)),
       },
@@ -67,6 +84,8 @@ export class Gateway {
       "api/models/:model": { GET: (exchange) => this.#model(exchange) },
       "api/models/:model/classify": { POST: askOne },
       "api/models/:model/predict": { POST: askOne },
+      "api/models/:model/versions/:version/classify": { POST: askVersion },
+      "api/models/:model/versions/:version/predict": { POST: askVersion },
       "health/live": { GET: health("live") },
       "health/ready": { GET: health("ready") },
       metrics: {
@@ -82,6 +101,9 @@ export class Gateway {
   /** Answers a routed request. Never rejects. */
   async serve(route: Route, req: RoutedRequest, res: ServerResponse): Promise<void> {
     const startedAt = performance.now();
+    const methods = this.#routes[route];
+    if (!methods)
+      return this.fail(req, res, new ServingError("NOT_FOUND", "There is nothing at this address"));
     note(res, { route: `/${route}` });
     const requestId = idOf(res);
     const hangUp = new AbortController();
@@ -89,7 +111,7 @@ export class Gateway {
       if (!res.writableFinished) hangUp.abort();
     });
     const exchange = { req, res, requestId, startedAt, hungUp: hangUp.signal };
-    const answer = await this.#answer(this.#routes[route], exchange);
+    const answer = await this.#answer(methods, exchange);
     const seconds = (performance.now() - startedAt) / 1e3;
     req.$ctx.span?.addTags({
       "http.request.method": req.method,

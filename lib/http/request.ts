@@ -1,9 +1,12 @@
 import { randomUUID } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { ModelNotFoundError, ServingError } from "../errors.ts";
+import { LABELS } from "../models/control.ts";
+import { isLabel } from "../models/labels.ts";
 
 const REQUEST_ID = /^[\w.-]{1,128}$/;
 const MODEL_NAME = /^[a-z0-9][a-z0-9.-]{0,63}$/;
+const MAX_KEY = 256;
 // W3C Trace Context, https://www.w3.org/TR/trace-context/#traceparent-header: all-zero ids and version ff are invalid.
 const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
 
@@ -44,6 +47,36 @@ export function noStoreOf(headers: IncomingHttpHeaders): boolean {
   return (headers["cache-control"] ?? "")
     .split(",")
     .some((directive) => directive.trim().toLowerCase() === "no-store");
+}
+
+/**
+ * The version that the client names in `?version=`: a number or a label; undefined: none.
+ *
+ * @param url the request's address: path and query
+ * @throws ServingError BAD_REQUEST for anything else
+ */
+export function versionOf(url: string): string | undefined {
+  const question = url.indexOf("?");
+  const given = question < 0 ? null : new URLSearchParams(url.slice(question)).get("version");
+  return given === null ? undefined : versionName(given);
+}
+
+/** @throws ServingError BAD_REQUEST unless it is a version's number or a label */
+export function versionName(given: string): string {
+  if (/^[1-9]\d{0,14}$/.test(given) || isLabel(given)) return given;
+  throw new ServingError("BAD_REQUEST", `Expected a number or ${LABELS.join(" or ")} for version`);
+}
+
+/**
+ * The client's `x-request-key`, by which requests are shared out to a canary: those with one key have one version.
+ *
+ * @throws ServingError BAD_REQUEST for one that is too long
+ */
+export function requestKeyOf(headers: IncomingHttpHeaders): string | undefined {
+  const given = headers["x-request-key"];
+  if (given === undefined || given === "") return undefined;
+  if (typeof given === "string" && given.length <= MAX_KEY) return given;
+  throw new ServingError("BAD_REQUEST", `Expected at most ${MAX_KEY} characters for x-request-key`);
 }
 
 /** The announced size of the body in bytes; 0 if the client does not say. */

@@ -1,6 +1,7 @@
 import type { ServiceBroker } from "moleculer";
 import type { InputSpec } from "../kinds/kind.ts";
 import type { BatchingBounds, ModelMetadata, ServedVersion, VersionReport } from "../types.ts";
+import { type Control, type Label, newer } from "./control.ts";
 import type { ModelId } from "./identity.ts";
 import { metadataProblems } from "./peer.ts";
 import type { VersionState } from "./version-state.ts";
@@ -27,6 +28,10 @@ export interface KnownModel {
   /** Those with the most replicas first, of as many the newest. At least one; without replicas if the model is away. */
   readonly versions: readonly [KnownVersion, ...KnownVersion[]];
   readonly reports?: readonly NodeReport[];
+  /** The newest decision about it that any replica has heard of. */
+  readonly control?: Control | undefined;
+  /** Which decision each replica has heard of last; undefined: of none. */
+  readonly heard?: ReadonlyMap<string, Control | undefined>;
 }
 
 /** One row of the model list, as clients see it. */
@@ -51,6 +56,9 @@ export interface VersionDescription {
   /** The furthest that any node has got with it. */
   readonly state: VersionState;
   readonly engine?: string;
+  readonly labels?: readonly Label[];
+  /** Of the requests that name no version, those that the canary gets. */
+  readonly share?: number;
   /** It has just taken over, and the version before it is kept. */
   readonly trial?: true;
   /** Its state by node. */
@@ -185,7 +193,20 @@ export function describeModel(model: KnownModel): ModelDescription {
   };
 }
 
-function describeVersions({ versions, reports = [] }: KnownModel): VersionDescription[] {
+/** The labels that a version is to have, and the canary's share. */
+function labelsOf(control: Control | undefined, version: number | undefined): Partial<VersionDescription> {
+  if (!control || version === undefined) return {};
+  const { stable, canary } = control;
+  const labels: Label[] = [];
+  if (stable === version) labels.push("stable");
+  if (canary?.version === version) labels.push("canary");
+  return {
+    ...(labels.length > 0 ? { labels } : {}),
+    ...(canary?.version === version ? { share: canary.share } : {}),
+  };
+}
+
+function describeVersions({ versions, control, reports = [] }: KnownModel): VersionDescription[] {
   const groups = Map.groupBy(reports, ({ version, fingerprint }) => `${version} ${fingerprint}`);
   const described = [...groups.values()].map((group): VersionDescription => {
     const best = group.reduce((a, b) => (PROGRESS.indexOf(b.state) > PROGRESS.indexOf(a.state) ? b : a));
@@ -197,6 +218,7 @@ function describeVersions({ versions, reports = [] }: KnownModel): VersionDescri
       ...(fingerprint === undefined ? {} : { fingerprint }),
       state,
       ...(served?.engine ? { engine: served.engine } : {}),
+      ...labelsOf(control, version),
       ...(served?.trial ? { trial: true } : {}),
       nodes: Object.fromEntries(group.map((each) => [each.node, each.state])),
       ...(error ? { error } : {}),
@@ -246,6 +268,8 @@ function modelsAmong(
       batching: metadata.batching,
       versions: withReplica(known?.versions ?? [], metadata.versions, replica),
       reports: [...(known?.reports ?? []), ...reports],
+      control: newer(known?.control, metadata.control),
+      heard: new Map([...(known?.heard ?? []), ...replica.map((node) => [node, metadata.control] as const)]),
     });
   }
   return models;
@@ -275,7 +299,7 @@ function withReplica(
 }
 
 function withoutReplicas({ versions: [first], ...model }: KnownModel): KnownModel {
-  return { ...model, versions: [{ ...first, replicas: [], first: [] }], reports: [] };
+  return { ...model, versions: [{ ...first, replicas: [], first: [] }], reports: [], heard: new Map() };
 }
 
 function isModel(

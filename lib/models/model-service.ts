@@ -2,7 +2,8 @@ import { resolve } from "node:path";
 import type { ActionParams, Context, Logger, Service, ServiceBroker } from "moleculer";
 import type { Scope } from "../request/scope.ts";
 import { count, gauge } from "../telemetry/metrics.ts";
-import type { ModelMetadata, PredictParams, PredictResult } from "../types.ts";
+import type { ModelMetadata, PredictParams, PredictResult, VersionReport } from "../types.ts";
+import { type Change, type Control, changed, newer, wishesOf } from "./control.ts";
 import { type ModelId, routeOf } from "./identity.ts";
 import { Model, startingModel } from "./model.ts";
 import type { VersionPolicy } from "./policy.ts";
@@ -44,6 +45,7 @@ export class ModelService {
   readonly #versions: Versions<ServedModel>;
   readonly #routes = new Map<string, Service>();
   readonly #stopPolling: () => void;
+  #control: Control | undefined;
   #started = false;
 
   /** @throws StartError if there is nothing that could be served */
@@ -73,12 +75,35 @@ export class ModelService {
   async start(): Promise<void> {
     await this.#versions.start();
     this.#started = true;
+    servicesOf(this.#options.broker).set(this.#options.name, this);
     this.#publish();
   }
 
-  /** Looks for new versions now. @throws if the repository cannot be read */
-  refresh(): Promise<void> {
-    return this.#versions.reconcile({ force: true });
+  /**
+   * Does as was decided, unless it knows of something newer.
+   *
+   * @returns what is in force now
+   */
+  apply(control: Control): Control {
+    const { logger, name: model } = this.#options;
+    const before = this.#control;
+    const now = newer<Control | undefined>(before, control) ?? control;
+    if (now.id === before?.id) return now;
+    this.#control = now;
+    this.#versions.wishes = wishesOf(now);
+    if (JSON.stringify(now.tuning) !== JSON.stringify(before?.tuning ?? {})) this.#versions.renew();
+    const { by, what, revision } = now;
+    logger.info("Model is controlled", { model, by, what, revision });
+    this.#publish();
+    // What comes of it is told by its versions.
+    this.#versions.reconcile({ force: true }).catch(() => {});
+    return now;
+  }
+
+  /** Looks for new versions now, and says what there is then. @throws if the repository cannot be read */
+  async refresh(): Promise<readonly VersionReport[]> {
+    await this.#versions.reconcile({ force: true });
+    return this.#versions.reports;
   }
 
   /** @throws MODEL_UNAVAILABLE if it was prepared for a version that is not served here; see {@link ServedModel.predict} */
@@ -90,7 +115,8 @@ export class ModelService {
 
   /** Finishes what it has. */
   async stop(): Promise<void> {
-    const { broker } = this.#options;
+    const { broker, name } = this.#options;
+    servicesOf(broker).delete(name);
     this.#stopPolling();
     // With the whole broker the routes stop by themselves.
     if (!broker.stopping)
@@ -103,12 +129,27 @@ export class ModelService {
     beside: boolean,
     onState: (state: "warming" | "checking") => void,
   ): Promise<ServedModel> {
-    const { broker, name, settings, ask } = this.#options;
+    const { broker, name, ask } = this.#options;
+    const settings = this.#settings();
     const served = new ServedModel(broker, name, new Model(dir, settings.runtime));
     // It may not have what the service asks for: then it must not take over.
     served.served(ask, this.#actionOf(served.id));
     await served.load(settings, beside, onState);
     return served;
+  }
+
+  /** Those of the service, with what people have changed since. */
+  #settings(): ModelServiceSettings {
+    const { settings } = this.#options;
+    const { concurrency, ...bounds } = this.#control?.tuning ?? {};
+    const given = Object.entries(bounds).filter(([, value]) => value !== undefined);
+    const batching = { ...settings.batching, ...Object.fromEntries(given) };
+    return {
+      ...settings,
+      instances: concurrency ?? settings.instances,
+      // A queue that holds no batch would never have a full one.
+      batching: { ...batching, maxQueueSize: Math.max(batching.maxQueueSize, batching.maxBatchSize) },
+    };
   }
 
   #actionOf(id: ModelId): string {
@@ -139,7 +180,11 @@ export class ModelService {
     const ready = this.#versions.ready;
     const served = ready.map(({ loaded }) => loaded);
     const trials = new Set(ready.flatMap(({ loaded, trial }) => (trial ? loaded.id.fingerprint : [])));
-    Object.assign(metadata, this.#metadata(served, trials), { reports: this.#versions.reports });
+    Object.assign(metadata, this.#metadata(served, trials), {
+      reports: this.#versions.reports,
+      // A copy: what stands twice in a packet arrives once.
+      ...(this.#control ? { control: structuredClone(this.#control) } : {}),
+    });
     const [first] = served;
     if (first) this.#gauge(first.id);
     // Moleculer makes what it tells others anew, with a higher number, only when told to.
@@ -151,8 +196,8 @@ export class ModelService {
     served: readonly ServedModel[],
     trials: ReadonlySet<string> = new Set(),
   ): Pick<ModelMetadata, "kind" | "question" | "versions" | "batching"> {
-    const { settings, ask } = this.#options;
-    const { question, batching, instances, threads } = settings;
+    const { ask } = this.#options;
+    const { question, batching, instances, threads } = this.#settings();
     const versions = served.map((version) => ({
       ...version.served(ask, this.#actionOf(version.id)),
       ...(trials.has(version.id.fingerprint) ? { trial: true as const } : {}),
@@ -171,6 +216,10 @@ export class ModelService {
     };
   }
 
+  #decide(change: Change): void {
+    this.apply(changed(this.#control, change, `node ${this.#options.broker.nodeID}`));
+  }
+
   #gauge({ name, version }: ModelId): void {
     const { broker, name: model } = this.#options;
     gauge(broker, "inference.model.version", version, { model, name });
@@ -179,6 +228,11 @@ export class ModelService {
   #tell(event: VersionEvent): void {
     const { broker, logger, name: model } = this.#options;
     count(broker, "model.versions.total", { model, event: event.event });
+    // The others take it back, too: a version that is bad here is bad there.
+    if (event.event === "taken back") {
+      const { version, id, reason } = event;
+      this.#decide({ op: "refuse", version, fingerprint: id.fingerprint, reason });
+    }
     if (event.event === "unreadable") {
       logger.warn("The versions of the model cannot be listed", { model, reason: event.reason });
     } else if ("reason" in event) {
@@ -190,6 +244,15 @@ export class ModelService {
       logger.info(`Version is ${event.event}`, { model, name, version, fingerprint });
     }
   }
+}
+
+const services = new WeakMap<ServiceBroker, Map<string, ModelService>>();
+
+/** The models' services of this process that have started, by name. */
+export function servicesOf(broker: ServiceBroker): Map<string, ModelService> {
+  const own = services.get(broker) ?? new Map<string, ModelService>();
+  services.set(broker, own);
+  return own;
 }
 
 interface Polled {

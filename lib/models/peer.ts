@@ -2,6 +2,7 @@ import { z } from "zod";
 import { problemsOf } from "../check.ts";
 import { KINDS } from "../kinds/registry.ts";
 import type { ModelMetadata } from "../types.ts";
+import { control } from "./control.ts";
 import { MAX_SERVED } from "./policy.ts";
 import { VERSION_MOVES } from "./version-state.ts";
 
@@ -54,6 +55,7 @@ const metadata = z.looseObject({
   kind: z.literal("model"),
   question: text(1000),
   versions: z.array(version).min(1).max(MAX_SERVED),
+  control: control.optional(),
   reports: z.array(report).max(MAX_REPORTS).optional(),
   batching: z.looseObject({
     maxBatchSize: count(100_000),

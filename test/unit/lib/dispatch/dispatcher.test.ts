@@ -6,7 +6,12 @@ import {
   type Predict,
 } from "../../../../lib/dispatch/dispatcher.ts";
 import { MemoryStore, OutputCache } from "../../../../lib/dispatch/output-cache.ts";
-import { ModelUnavailableError, QueueFullError, ServingError } from "../../../../lib/errors.ts";
+import {
+  ModelUnavailableError,
+  PredictionFailedError,
+  QueueFullError,
+  ServingError,
+} from "../../../../lib/errors.ts";
 import type { ImageInput } from "../../../../lib/kinds/image/input.ts";
 import type { Input, InputSpec, Preparer } from "../../../../lib/kinds/kind.ts";
 import type { KnownModel, KnownVersion } from "../../../../lib/models/catalog.ts";
@@ -24,6 +29,7 @@ interface Served {
   readonly group?: readonly number[];
   readonly input?: InputSpec;
   readonly replicas?: readonly string[];
+  readonly trial?: true;
 }
 
 function version(name: string, served: Served): KnownVersion {
@@ -40,6 +46,7 @@ function version(name: string, served: Served): KnownVersion {
     },
     replicas,
     first: replicas,
+    ...(served.trial ? { trial: true as const } : {}),
   };
 }
 
@@ -110,7 +117,14 @@ function dispatcher(models: readonly KnownModel[], options: Partial<DispatcherOp
       predict = catSeen,
       scope = createScope(),
       ...more
-    }: { models?: string[]; kind?: string; noStore?: boolean; predict?: Predict; scope?: Scope } = {},
+    }: {
+      models?: string[];
+      kind?: string;
+      noStore?: boolean;
+      version?: string;
+      predict?: Predict;
+      scope?: Scope;
+    } = {},
   ) => {
     const inputs: Input[] = images.map((image) => ({ bytes: Buffer.from(image), type: "image/png" }));
     const counted: Predict = (action, ...rest) => {
@@ -399,5 +413,57 @@ describe("a model whose replicas differ", () => {
     });
     const { items } = await ask(["photo"], { predict });
     expect(items).toMatchObject([{ results: { a: { error: { code: "MODEL_UNAVAILABLE" } } } }]);
+  });
+});
+
+describe("a version on trial", () => {
+  const both = (trial?: true) =>
+    model("a", { version: 2, input: LARGE, ...(trial ? { trial } : {}) }, { version: 1, replicas: ["n"] });
+  const newFails =
+    (error: () => Error = () => new PredictionFailedError("a", "it is bad")): Predict =>
+    async (action, params, scope) => {
+      if (params.model?.version === 2) throw error();
+      return catSeen(action, params, scope);
+    };
+
+  test("that fails is replaced by the one before it, with an input made for that", async () => {
+    const { ask, prepared } = dispatcher([both(true)]);
+    const { items } = await ask(["photo"], { predict: newFails() });
+    expect(items).toMatchObject([{ results: { a: { ...YES, model: { version: 1 } } } }]);
+    expect(prepared).toEqual(["photo 4×1", "photo 2×1"]);
+  });
+
+  test.each<[string, KnownModel, { version?: string }, () => Error]>([
+    ["is proven", both(), {}, () => new PredictionFailedError("a", "bad")],
+    ["was asked for by name", both(true), { version: "2" }, () => new PredictionFailedError("a", "bad")],
+    ["is only full", both(true), {}, () => new QueueFullError("a", 1)],
+    [
+      "is the only one",
+      model("a", { version: 2, trial: true }),
+      {},
+      () => new PredictionFailedError("a", "bad"),
+    ],
+  ])("is not replaced if it %s", async (_, known, named, error) => {
+    const { ask } = dispatcher([known]);
+    const { items } = await ask(["photo"], { predict: newFails(error), ...named });
+    expect(items).toMatchObject([{ results: { a: { error: { code: expect.any(String) } } } }]);
+  });
+});
+
+describe("a request that names a version", () => {
+  const both = () => model("a", { version: 2 }, { version: 1 });
+
+  test("is answered by it", async () => {
+    const { ask } = dispatcher([both()]);
+    const { items } = await ask(["photo"], { version: "1" });
+    expect(items).toMatchObject([{ results: { a: { model: { version: 1 } } } }]);
+  });
+
+  test("that one of the models does not have fails in that one's place", async () => {
+    const { ask } = dispatcher([both(), model("b", { version: 2 })]);
+    const { items } = await ask(["photo"], { version: "1" });
+    expect(items).toMatchObject([
+      { results: { a: YES, b: { error: { code: "VERSION_NOT_FOUND", retryable: false } } } },
+    ]);
   });
 });
