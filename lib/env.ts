@@ -1,4 +1,4 @@
-import { cleanEnv, makeValidator, str } from "envalid";
+import { bool, cleanEnv, makeValidator, str } from "envalid";
 import { addressList } from "./http/client.ts";
 import { NODE_ID } from "./node-id.ts";
 import { StartError } from "./start-error.ts";
@@ -75,6 +75,26 @@ const httpUrl = makeValidator<string>((input) => {
   return input;
 });
 
+/** Addresses below which files lie. */
+const origins = makeValidator<readonly string[]>((input) => {
+  const urls = listOf(input);
+  if (urls.every((url) => /^https?:\/\/[^/?#@]+(\/[^?#]*)?$/.test(url) && URL.canParse(url))) return urls;
+  throw new Error(
+    "expected http:// or https:// addresses without user, query and fragment, joined by commas",
+  );
+});
+
+/** Names and values of HTTP headers. What is wrong is told without what was given. */
+const headers = makeValidator<readonly (readonly [string, string])[]>((input) => {
+  try {
+    const value = JSON.parse(input || "{}") as Record<string, unknown>;
+    // Node's own check of names and values.
+    return [...new Headers(value as Record<string, string>)];
+  } catch {
+    throw new Error('expected headers in JSON, {"name": "value"}');
+  }
+});
+
 /** From 0 to 1. */
 const share = makeValidator<number>((input) => {
   const value = Number(input);
@@ -129,6 +149,19 @@ export const VARIABLES = {
     default: 60_000,
     desc: "how often each model's new versions are looked for, give or take a tenth; 0: only on demand",
   }),
+  MODELS_ORIGIN: origins({
+    default: [] as readonly string[],
+    desc: "where new versions are fetched from into `MODELS_DIR`: http(s) addresses with the same tree and `<name>/index.json`, mirrors joined by commas; empty: nowhere",
+  }),
+  MODELS_ORIGIN_HEADERS: headers({
+    default: [] as readonly (readonly [string, string])[],
+    desc: 'headers for the origin, in JSON, e.g. `{"authorization": "Bearer …"}`',
+  }),
+  MODELS_ORIGIN_PRIVATE_REDIRECTS: bool({
+    default: false,
+    desc: "whether the origin may redirect to private addresses",
+  }),
+  MODELS_MAX_BYTES: whole(1)({ default: 1_073_741_824, desc: "largest version that is fetched" }),
   TRANSPORTER: transporterUrl({
     default: "",
     desc: 'RabbitMQ, amqp:// or amqps:// (a private authority: NODE_EXTRA_CA_CERTS), several joined by ";"; empty: one process alone',

@@ -1,11 +1,14 @@
 import { resolve } from "node:path";
 import type { ActionParams, Context, Logger, Service, ServiceBroker } from "moleculer";
+import { type Env, env } from "../env.ts";
 import type { Scope } from "../request/scope.ts";
 import { count, gauge } from "../telemetry/metrics.ts";
 import type { ModelMetadata, PredictParams, PredictResult, VersionReport } from "../types.ts";
 import { type Change, type Control, changed, newer, wishesOf } from "./control.ts";
 import { type ModelId, routeOf } from "./identity.ts";
+import { listVersions } from "./manifest.ts";
 import { Model, startingModel } from "./model.ts";
+import { type OriginOptions, OriginRepository } from "./origin.ts";
 import type { VersionPolicy } from "./policy.ts";
 import { Poll } from "./poll.ts";
 import type { ProbationOptions } from "./probation.ts";
@@ -54,11 +57,17 @@ export class ModelService {
     const { model, modelsDir, runtime, versionPolicy, swap, pollMs } = settings;
     this.#options = options;
     const dir = resolve(modelsDir, model);
-    const start = startingModel(settings, (found) => found.served(ask, this.#actionOf(found.id)));
-    Object.assign(metadata, this.#metadata([new ServedModel(broker, name, start)]));
+    const folder = new FolderRepository(dir, runtime);
+    const origin = originOptions(env);
+    // With an origin the first version may still have to be fetched.
+    const mayFetch = origin !== undefined && listVersions(dir).length === 0;
+    const start = mayFetch
+      ? []
+      : [startingModel(settings, (found) => found.served(ask, this.#actionOf(found.id)))];
+    Object.assign(metadata, this.#metadata(start.map((found) => new ServedModel(broker, name, found))));
     this.#versions = new Versions<ServedModel>({
       name,
-      repository: new FolderRepository(dir, runtime),
+      repository: origin ? new OriginRepository(folder, modelsDir, model, origin) : folder,
       policy: versionPolicy,
       probation: swap,
       keepWarmMs: swap.keepWarmMs,
@@ -253,6 +262,17 @@ export function servicesOf(broker: ServiceBroker): Map<string, ModelService> {
   const own = services.get(broker) ?? new Map<string, ModelService>();
   services.set(broker, own);
   return own;
+}
+
+/** Undefined: there is no origin. */
+function originOptions(env: Env): OriginOptions | undefined {
+  if (env.MODELS_ORIGIN.length === 0) return undefined;
+  return {
+    origins: env.MODELS_ORIGIN,
+    headers: Object.fromEntries(env.MODELS_ORIGIN_HEADERS),
+    maxBytes: env.MODELS_MAX_BYTES,
+    allowPrivateRedirects: env.MODELS_ORIGIN_PRIVATE_REDIRECTS,
+  };
 }
 
 interface Polled {

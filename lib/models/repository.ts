@@ -32,6 +32,8 @@ export interface Listing {
 export interface Repository {
   /** What is there now. @throws if nobody can tell */
   list(signal: AbortSignal): Promise<Listing>;
+  /** What of it is on this machine, if the rest may take long. */
+  local?(): Promise<Listing>;
 }
 
 /** More folders than this are not looked into: the newest are. */

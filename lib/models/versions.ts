@@ -19,7 +19,7 @@ export type VersionEvent =
   | { readonly event: "ready" | "proven" | "closed"; readonly id: ModelId }
   | { readonly event: "failed"; readonly version: number; readonly reason: string }
   | { readonly event: "taken back"; readonly version: number; readonly id: ModelId; readonly reason: string }
-  /** The repository as a whole cannot be read. */
+  /** The repository, or an origin of it, cannot be read. */
   | { readonly event: "unreadable"; readonly reason: string };
 
 /** What is asked of a service besides its policy. */
@@ -144,7 +144,12 @@ export class Versions<V extends Loaded> {
 
   /** @throws why the newest version cannot be served, if none can */
   async start(): Promise<void> {
-    await this.reconcile();
+    const local = await this.#options.repository.local?.();
+    if (local) await this.#settle(local);
+    // What is here serves, whatever becomes of the rest.
+    const all = this.reconcile();
+    if (this.first) return void all.catch(() => {});
+    await all;
     if (this.first) return;
     const failed = [...this.#versions].sort(newestFirst).find(({ error }) => error);
     throw failed?.error ?? new Error(this.#problems[0]?.reason ?? `No version of ${this.#options.name}`);
@@ -245,7 +250,11 @@ export class Versions<V extends Loaded> {
   async #pass(): Promise<void> {
     const force = this.#force;
     this.#force = false;
-    this.#merge(await this.#list());
+    await this.#settle(await this.#list(), force);
+  }
+
+  async #settle(listing: Listing, force = false): Promise<void> {
+    this.#merge(listing);
     const tried = new Set<Version<V>>();
     const mayTry = (each: Version<V>) =>
       !tried.has(each) && (force || each.failures < MAX_TRIES || !each.state.is("failed"));
@@ -274,6 +283,10 @@ export class Versions<V extends Loaded> {
   /** Takes over what the repository has now. */
   #merge({ found, problems }: Listing): void {
     const before = JSON.stringify(this.reports);
+    for (const { version, reason } of problems) {
+      const known = this.#problems.some((problem) => problem.reason === reason);
+      if (version === undefined && !known) this.#options.onEvent({ event: "unreadable", reason });
+    }
     this.#problems = problems;
     const left = new Set(found);
     for (const version of this.#versions) {

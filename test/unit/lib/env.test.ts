@@ -17,6 +17,20 @@ describe("loadEnv", () => {
     expect(() => loadEnv({ TRUSTED_PROXIES: "10.0.0.0/8,proxy" })).toThrow('"proxy"');
   });
 
+  test("reads admins and origins", () => {
+    const env = loadEnv({
+      ADMIN_KEYS: "alice=0123456789abcdef, bob@host=fedcba9876543210",
+      MODELS_ORIGIN: "https://a.example/tree, http://127.0.0.1:8080",
+      MODELS_ORIGIN_HEADERS: '{"Authorization": "AWS4 x, y=z"}',
+    });
+    expect(env.ADMIN_KEYS).toEqual([
+      { name: "alice", key: "0123456789abcdef" },
+      { name: "bob@host", key: "fedcba9876543210" },
+    ]);
+    expect(env.MODELS_ORIGIN).toEqual(["https://a.example/tree", "http://127.0.0.1:8080"]);
+    expect(env.MODELS_ORIGIN_HEADERS).toEqual([["authorization", "AWS4 x, y=z"]]);
+  });
+
   test("an empty variable counts as not set", () => {
     expect(loadEnv({ PORT: "" }).PORT).toBe(3000);
   });
@@ -46,6 +60,14 @@ describe("loadEnv", () => {
     { REDIS_URL: "user:secret@host" },
     { REDIS_URL: "redis://:12/secret@host" },
     { REDIS_URL: "redis://:secret@host:99999" },
+    { ADMIN_KEYS: "alice=secret" },
+    { ADMIN_KEYS: "a-secret-of-sixteen-characters" },
+    { ADMIN_KEYS: "alice=a-secret-with-a space-in-it" },
+    { MODELS_ORIGIN: "http://user:secret@host/tree" },
+    { MODELS_ORIGIN: "https://host/tree?signature=secret" },
+    { MODELS_ORIGIN: "ftp://host/secret" },
+    { MODELS_ORIGIN_HEADERS: "authorization: Bearer secret" },
+    { MODELS_ORIGIN_HEADERS: '{"authorization": "line\\nsecret"}' },
   ])("%p is malformed, and that is said without its password", (source) => {
     const [variable = ""] = Object.keys(source);
     expect(() => loadEnv(source as Record<string, string>)).toThrow(
