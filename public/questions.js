@@ -38,9 +38,10 @@ export class Questions {
       row.box.disabled = !ready;
       row.box.checked = ready && !this.#unticked.has(model.name);
       row.question.textContent = model.question;
-      row.about.textContent = ready
+      const about = ready
         ? `${model.name} · version ${model.model.version} · ${counted(model.replicas.length, "replica")}`
         : `${model.name} · not available now`;
+      row.about.textContent = [about, ...troubleOf(model)].join(" · ");
     });
     this.#note.hidden = images.length > 0;
     this.#note.textContent = "No image model is running yet.";
@@ -79,4 +80,10 @@ export class Questions {
     this.#rows.set(name, row);
     return row;
   }
+}
+
+/** Which version newer than the one that answers cannot, and why; nothing if there is none. */
+function troubleOf({ model, versions = [] }) {
+  const failed = versions.find(({ version, state }) => state === "failed" && version > model.version);
+  return failed ? [`version ${failed.version} cannot serve: ${failed.error}`] : [];
 }

@@ -414,6 +414,15 @@ describe("the server", () => {
     expect(await page.locator("#questions").textContent()).toContain(`${first.name} · not available now`);
     expect(await page.getByRole("checkbox", { name: second.question }).isChecked()).toBe(false);
 
+    const broken = { version: 2, state: "failed", nodes: {}, error: "its golden example is wrong" };
+    change = (list) => list.map((model) => ({ ...model, versions: [broken, ...model.versions] }));
+    await page.evaluate(refresh);
+    await page
+      .locator("#questions")
+      .getByText("version 2 cannot serve: its golden example is wrong")
+      .first()
+      .waitFor();
+
     change = (list) => list.map((model) => ({ ...model, state: "unavailable", replicas: [] }));
     await page.evaluate(refresh);
     await page.getByRole("status").getByText("0 models ready").waitFor();
