@@ -72,6 +72,7 @@ export class ModelService {
       probation: swap,
       keepWarmMs: swap.keepWarmMs,
       load: (dir, beside, onState) => this.#load(dir, beside, onState),
+      isProven: ({ fingerprint }) => provenOf(broker).has(fingerprint),
       mount: (id) => this.#mount(id),
       unmount: (id) => this.#unmount(id),
       onChange: () => this.#publish(),
@@ -225,6 +226,18 @@ export class ModelService {
     };
   }
 
+  /** Of several questions to one network one may be asked alone: what it proves holds for all. */
+  #prove(id: ModelId): void {
+    provenOf(this.#options.broker).add(id.fingerprint);
+    for (const service of this.#siblings(id)) if (service !== this) service.#versions.prove(id.fingerprint);
+  }
+
+  /** The services of this process that ask the same model, this one included. */
+  #siblings({ name }: ModelId): ModelService[] {
+    const { broker } = this.#options;
+    return [...servicesOf(broker).values()].filter((service) => service.#options.settings.model === name);
+  }
+
   #decide(change: Change): void {
     this.apply(changed(this.#control, change, `node ${this.#options.broker.nodeID}`));
   }
@@ -237,10 +250,12 @@ export class ModelService {
   #tell(event: VersionEvent): void {
     const { broker, logger, name: model } = this.#options;
     count(broker, "model.versions.total", { model, event: event.event });
+    if (event.event === "proven") this.#prove(event.id);
     // The others take it back, too: a version that is bad here is bad there.
     if (event.event === "taken back") {
       const { version, id, reason } = event;
-      this.#decide({ op: "refuse", version, fingerprint: id.fingerprint, reason });
+      const change = { op: "refuse", version, fingerprint: id.fingerprint, reason } as const;
+      for (const service of this.#siblings(id)) service.#decide(change);
     }
     if (event.event === "unreadable") {
       logger.warn("The versions of the model cannot be listed", { model, reason: event.reason });
@@ -273,6 +288,15 @@ function originOptions(env: Env): OriginOptions | undefined {
     maxBytes: env.MODELS_MAX_BYTES,
     allowPrivateRedirects: env.MODELS_ORIGIN_PRIVATE_REDIRECTS,
   };
+}
+
+const proven = new WeakMap<ServiceBroker, Set<string>>();
+
+/** Fingerprints of the versions that have proved themselves in this process. */
+function provenOf(broker: ServiceBroker): Set<string> {
+  const own = proven.get(broker) ?? new Set<string>();
+  proven.set(broker, own);
+  return own;
 }
 
 interface Polled {

@@ -56,6 +56,8 @@ export interface VersionsOptions<V extends Loaded> {
     beside: boolean,
     onState: (state: "warming" | "checking") => void,
   ) => Promise<V>;
+  /** Whether it has proved itself already, under another service. @default it has not */
+  readonly isProven?: (id: ModelId) => boolean;
   /** Makes its address, before others are told of it. */
   readonly mount: (id: ModelId) => Promise<void>;
   /** Takes its address away. */
@@ -223,6 +225,14 @@ export class Versions<V extends Loaded> {
     }
   }
 
+  /** It has proved itself under another service: what it replaces here may go. */
+  prove(fingerprint: string): void {
+    for (const version of this.#inState("ready")) {
+      if (version.fingerprint === fingerprint) version.probation = undefined;
+    }
+    this.#retire();
+  }
+
   /** Ends everything that is served, in whatever state. */
   async close(): Promise<void> {
     this.#giveUp.abort(new Error("the service stops"));
@@ -336,7 +346,7 @@ export class Versions<V extends Loaded> {
   }
 
   async #bring(version: Version<V>): Promise<void> {
-    const { load, mount, onEvent, onChange } = this.#options;
+    const { load, mount, onEvent, onChange, isProven = () => false } = this.#options;
     const beside = this.#inState("ready").length > 0;
     const move = (state: VersionState) => {
       version.state.move(state);
@@ -359,7 +369,8 @@ export class Versions<V extends Loaded> {
       version.failures = 0;
       const probation = new Probation(this.#options.probation);
       // Who replaces nobody has nothing to prove.
-      version.probation = beside && probation.verdict === "open" ? probation : undefined;
+      const isNew = beside && probation.verdict === "open" && !isProven(loaded.id);
+      version.probation = isNew ? probation : undefined;
       move("ready");
       onEvent({ event: "ready", id: loaded.id });
     } catch (error) {

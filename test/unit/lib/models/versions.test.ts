@@ -168,6 +168,16 @@ describe("the versions of a model", () => {
     expect(events).toEqual(["ready 1", "ready 2", "proven 2", "closed 1"]);
   });
 
+  test("let the old one go when the new one has proved itself elsewhere", async () => {
+    const { versions, put, fakes, clock } = setUp();
+    await versions.start();
+    put(1, 2);
+    await versions.reconcile();
+    versions.prove("f2");
+    await clock.advance(10_000);
+    expect(fakes.map(({ closed }) => closed)).toEqual([true, false]);
+  });
+
   test("let the old one go when nobody has asked for it for long, even if nobody asks the new one", async () => {
     const { versions, put, fakes, clock } = setUp({ keepWarmMs: 60_000 });
     await versions.start();
