@@ -135,6 +135,28 @@ test("a version that fails on its first inputs is taken back; nobody notices", a
   expect(text).toMatch(/^model_versions_total\{model="times",event="taken back"\} 1$/m);
 }, 180_000);
 
+test("the host goes back to the old version and tries the new one on some, in one process", async () => {
+  const key = "0123456789abcdef";
+  await start({ ADMIN_KEYS: `me=${key}` });
+  const admin = async (op: string, params: object) =>
+    (
+      await http(`${server.url}/api/admin/${op}`, {
+        headers: { "content-type": "application/json", authorization: `Bearer ${key}` },
+        body: JSON.stringify({ model: "times", ...params }),
+      })
+    ).json();
+  putTimes(models, 2);
+  await eventually(async () => (await ask()).version === 2, 60_000);
+  expect(await admin("rollback", {})).toMatchObject({ nodes: { only: "heard" } });
+  await eventually(async () => (await ask()).version === 1, 60_000);
+  await admin("label", { label: "canary", version: 2, share: 0.5 });
+  const seen = new Set<number>();
+  await eventually(async () => seen.add((await ask()).version).size === 2, 60_000);
+  await admin("label", { label: "canary", version: null });
+  await admin("label", { label: "stable", version: null });
+  await eventually(async () => (await ask()).version === 2, 60_000);
+}, 180_000);
+
 test("nothing is looked for between polls", async () => {
   await start({ MODELS_POLL_MS: "0" });
   putTimes(models, 2);
