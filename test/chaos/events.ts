@@ -5,6 +5,7 @@ import { createNetwork } from "./network.ts";
 import { overload, prepareOverload } from "./overload.ts";
 import { poisonEvents } from "./poisoning.ts";
 import { type ChaosEvent, type Scene, Skipped } from "./rig.ts";
+import { swapEvents } from "./swapping.ts";
 
 /** A RabbitMQ that was killed takes up to 20 s to serve again on two busy cores. */
 const LONGER_THAN_A_START_MS = 45_000;
@@ -280,6 +281,7 @@ export const EVENTS: readonly ChaosEvent[] = [
     },
   },
   ...poisonEvents,
+  ...swapEvents,
   {
     name: "overload",
     about: "ten times the capacity",

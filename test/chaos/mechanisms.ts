@@ -1,6 +1,8 @@
 import { createRequire } from "node:module";
 import type { Channel, ConsumeMessage, Options } from "amqplib";
 import { Redis } from "ioredis";
+import { Model } from "../../lib/models/model.ts";
+import { ServedModel } from "../../lib/models/served.ts";
 import { type ConnectionState, LastingConnection } from "../../transporters/connection.ts";
 import { Outbox } from "../../transporters/outbox.ts";
 
@@ -115,6 +117,24 @@ export const MECHANISMS = {
           arguments: { ...rest, "x-queue-type": "classic" },
         });
       };
+    },
+  },
+  readiness: {
+    about: "a version takes over when it is loaded, and not before",
+    before: () => {
+      const { load } = ServedModel.prototype;
+      ServedModel.prototype.load = async function (settings, beside, onState) {
+        if (!beside) return load.call(this, settings, beside, onState);
+        onState?.("warming");
+        onState?.("checking");
+        void load.call(this, settings, beside);
+      };
+    },
+  },
+  golden: {
+    about: "a version that makes of its golden example what it should not does not take over",
+    before: () => {
+      Model.prototype.examples = () => [];
     },
   },
   failover: { about: "a client whose gateway is gone asks another" },
