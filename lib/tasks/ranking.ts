@@ -105,7 +105,8 @@ export const rankingTask: Task<
 
   ask: z.strictObject({ limit }),
 
-  question: (ask) => ask,
+  // Not the settings' own object: what stands twice in a packet arrives once.
+  question: ({ limit }) => ({ limit }),
 
   interpret(outputs, index, { output, eligible, known, items }) {
     const scores = numbers(output);
