@@ -3,14 +3,12 @@ import { ServingError } from "../lib/errors.ts";
 import { TAKEN_EVENT, type TakenEvent } from "../lib/request/cancellation.ts";
 import { systemClock } from "../lib/request/clock.ts";
 import { connectWith } from "./amqplib.ts";
-import { isMismatch, LastingConnection, messageOf } from "./connection.ts";
-import { RequestConsumer } from "./consumer.ts";
-import { openInbox } from "./inbox.ts";
-import { MessageAge } from "./message-age.ts";
+import { isMismatch, messageOf } from "./connection.ts";
+import { Messenger } from "./messenger.ts";
 import { changeMoleculer, pardonSilence } from "./moleculer.ts";
 import { type AmqpTransporterOptions, type Settings, settings } from "./options.ts";
-import type { Channel, Clock, Connection, Message } from "./ports.ts";
-import { type PeerConnection, Requester } from "./requester.ts";
+import type { Clock, Connection } from "./ports.ts";
+import type { PeerConnection } from "./requester.ts";
 import { type Seat, Topology } from "./topology.ts";
 import { Warnings } from "./warnings.ts";
 
@@ -22,9 +20,7 @@ type PacketHandler = (cmd: string, packet: { payload: Payload }) => Promise<void
 interface Parts {
   readonly topology: Topology;
   readonly warnings: Warnings;
-  readonly connection: LastingConnection;
-  readonly requester: Requester;
-  readonly consumer: RequestConsumer;
+  readonly messenger: Messenger;
   /** Hands a packet to Moleculer. */
   readonly handle: PacketHandler;
 }
@@ -34,6 +30,7 @@ interface Parts {
  * is:
  *
  * - `topology.ts`: the path of a request, as a picture; every name and argument in RabbitMQ.
+ * - `messenger.ts`: one process's part in it: the three below, wired together.
  * - `connection.ts`: the connection and its five states.
  * - `requester.ts`, `outbox.ts`: the asking half. Keeps a request until it is answered, sends it again when in doubt.
  * - `consumer.ts`, `delivery.ts`, `dead-letters.ts`: the serving half. Acknowledges a request after its answer.
@@ -51,8 +48,6 @@ interface Parts {
 export class AmqpTransporter extends Transporters.Base {
   readonly #settings: Settings;
   #parts: Parts | undefined;
-  /** Of the current connection, or of the next one. */
-  #seat: Seat = { nodeID: "", epoch: "" };
   /** Whether this node hears of the others. */
   #hearsOthers = true;
   /** Whether Moleculer was told of a connection, so that the next one is a reconnect. */
@@ -68,17 +63,17 @@ export class AmqpTransporter extends Transporters.Base {
 
   /** Whether requests flow: connection, channel and subscriptions are there. */
   get alive(): boolean {
-    return this.#its.connection.channel !== undefined;
+    return this.#its.messenger.isOpen;
   }
 
   /** Requests delivered to this node and not yet answered. */
   get inFlight(): number {
-    return this.#its.consumer.inFlight;
+    return this.#its.messenger.consumer.inFlight;
   }
 
   /** Requests of this node that wait for an answer. */
   get pending(): number {
-    return this.#its.requester.size;
+    return this.#its.messenger.requester.size;
   }
 
   get topology(): Topology {
@@ -87,12 +82,12 @@ export class AmqpTransporter extends Transporters.Base {
 
   /** Names this node's own queues. */
   get seat(): Seat {
-    return this.#seat;
+    return this.#its.messenger.seat;
   }
 
   /** For channels of one's own; undefined while there is none. */
   get connection(): Connection | undefined {
-    return this.#its.connection.connection;
+    return this.#its.messenger.connection.connection;
   }
 
   get #its(): Parts {
@@ -102,7 +97,7 @@ export class AmqpTransporter extends Transporters.Base {
 
   /** Takes no more requests; resolves when each that was delivered is answered. Answers to our own still come. */
   drain(): Promise<void> {
-    return this.#its.consumer.drain();
+    return this.#its.messenger.consumer.drain();
   }
 
   /**
@@ -110,7 +105,7 @@ export class AmqpTransporter extends Transporters.Base {
    * @throws TypeError unless an integer of at least 1
    */
   setPrefetch(prefetch: number): Promise<void> {
-    return this.#its.consumer.setPrefetch(prefetch);
+    return this.#its.messenger.consumer.setPrefetch(prefetch);
   }
 
   override init(
@@ -122,114 +117,69 @@ export class AmqpTransporter extends Transporters.Base {
     const { broker, nodeID } = this;
     const topology = new Topology(this.prefix);
     const warnings = new Warnings(this.logger, () => systemClock.now());
-    const { instanceID } = broker;
-    const common = { nodeID, instanceID, clock: idleClock, topology, settings: this.#settings };
-    const requester = new Requester({
-      ...common,
-      refuse: (id, error) => this.#refuse(id, error),
-    });
-    const consumer = new RequestConsumer({
-      ...common,
+    const messenger = new Messenger({
+      nodeID,
+      instanceID: broker.instanceID,
+      topology,
+      settings: this.#settings,
+      connect: connectWith(nodeID, this.#settings),
       warnings,
-      age: new MessageAge(() => systemClock.now()),
+      random: Math.random,
+      clock: systemClock,
+      idleClock,
+      newEpoch,
+      hears: () => {
+        this.#hearsOthers = this.#settings.hearsOthers();
+        return this.#hearsOthers ? [...ASKED_OF_ALL, ...TOLD_TO_CALLERS] : ASKED_OF_ALL;
+      },
       handle: async (body) => this.receive("REQ", body),
       failure: (sender, id, error) => this.#failure(sender, id, error),
-      fail: (reason) => connection.fail(reason),
-    });
-    const connection = new LastingConnection({
-      urls: this.#settings.urls,
-      connect: connectWith(nodeID, this.#settings),
-      clock: systemClock,
-      random: Math.random,
-      warnings,
-      fatal: (message) => broker.fatal(message),
-      user: {
-        prepare: (channel) => this.#prepare(channel),
-        opened: (channel) => this.#opened(channel),
-        blocked: (reason) => {
-          warnings.alarm("RabbitMQ blocks this connection, requests wait", { reason });
-          requester.pause();
-        },
-        closed: (reason) => this.#closed(reason),
-        returned: (message) =>
-          message.properties.type === "RES" ? consumer.returned(message) : requester.returned(message),
-        drained: () => requester.drained(),
+      refuse: (id, error) => this.#refuse(id, error),
+      taken: (id, nodeID) => broker.localBus.emit(TAKEN_EVENT, { id, nodeID } satisfies TakenEvent),
+      packet: (cmd, content) => void this.#process(cmd, content),
+      opened: () => this.#opened(),
+      closed: () => {
+        this.connected = false;
       },
+      fatal: (message) => broker.fatal(message),
     });
     this.#parts = {
       topology,
       warnings,
-      connection,
-      requester,
-      consumer,
+      messenger,
       // Typed by Moleculer as taking a string; it takes the packet and returns a promise.
       handle: messageHandler as unknown as PacketHandler,
     };
     broker.options.requestTimeout ||= this.#settings.maxDeadlineMs;
     changeMoleculer(broker, transit, {
-      forgotten: (id) => requester.forget(id),
+      forgotten: (id) => messenger.requester.forget(id),
       // While RabbitMQ is short of memory nobody's heartbeats get in.
-      hears: () => this.#its.connection.state === "open" && this.#hearsOthers,
-      silent: (nodeID) => requester.peerSilent(nodeID),
+      hears: () => messenger.connection.state === "open" && this.#hearsOthers,
+      silent: (nodeID) => messenger.requester.peerSilent(nodeID),
     });
   }
 
   /** Resolves when connected; tries again until then, and by itself whenever the connection is lost later. */
   override async connect(): Promise<void> {
-    await this.#its.connection.start();
+    await this.#its.messenger.connection.start();
     if (!this.alive) return;
     this.#introduced = true;
     await this.onConnected(false);
   }
 
   override async disconnect(): Promise<void> {
-    await this.#its.connection.stop();
-    this.#its.consumer.reset();
+    const { connection, consumer } = this.#its.messenger;
+    await connection.stop();
+    consumer.reset();
     this.#introduced = false;
   }
 
-  async #prepare(channel: Channel): Promise<void> {
-    const { topology, consumer } = this.#its;
-    this.#seat = { nodeID: this.nodeID, epoch: newEpoch() };
-    this.#hearsOthers = this.#settings.hearsOthers();
-    await openInbox(channel, topology, this.#seat, {
-      instanceID: this.broker.instanceID,
-      hears: this.#hearsOthers ? [...ASKED_OF_ALL, ...TOLD_TO_CALLERS] : ASKED_OF_ALL,
-      receive: (message) => this.#receive(message),
-    });
-    await consumer.attach(channel, this.#seat);
-  }
-
-  #opened(channel: Channel): void {
-    const { requester } = this.#its;
-    requester.resume(channel);
+  #opened(): void {
     pardonSilence(this.broker);
     if (this.connected) return;
     this.connected = true;
     // The first time `connect` does it, as Moleculer waits for that.
     if (this.#introduced) void this.onConnected(true);
-  }
-
-  #closed(reason: string): void {
-    this.connected = false;
-    this.#its.requester.lost(reason);
-    this.#its.consumer.detach();
-  }
-
-  #receive(message: Message | null): void {
-    const { connection, consumer, requester } = this.#its;
-    const cmd = message?.properties.type ?? "unknown";
-    if (message === null) connection.fail("RabbitMQ cancelled the consumer of the inbox");
-    else if (cmd === "REQ") consumer.receivePinned(message);
-    else if (cmd === "TRIAL" || cmd === "HERE") requester.heard(message);
-    else if (cmd === "TAKEN") this.#taken(message);
-    else if (cmd === "RULING" || cmd === "PROBE") consumer.heard(message);
-    else void this.#process(cmd, message.content);
-  }
-
-  #taken({ properties: { messageId: id, appId: nodeID } }: Message): void {
-    if (id === undefined || nodeID === undefined) return;
-    this.broker.localBus.emit(TAKEN_EVENT, { id, nodeID } satisfies TakenEvent);
   }
 
   async #process(cmd: string, content: Buffer): Promise<void> {
@@ -241,7 +191,8 @@ export class AmqpTransporter extends Transporters.Base {
   }
 
   override async incomingMessage(cmd: string, message?: Buffer): Promise<void> {
-    const { consumer, requester, handle } = this.#its;
+    const { messenger, handle } = this.#its;
+    const { consumer, requester } = messenger;
     const payload = message && this.#read(cmd, message);
     if (!payload) return;
     const sender = String(payload["sender"]);
@@ -290,10 +241,7 @@ export class AmqpTransporter extends Transporters.Base {
     }
     if (packet.type === "INFO") {
       await this.#announce(packet.payload as Packet.PacketInfoPayload);
-      const { instanceID } = this.broker;
-      const { epoch } = this.#seat;
-      const connection: PeerConnection = { instance: instanceID, epoch };
-      payload["connection"] = connection;
+      payload["connection"] = this.#its.messenger.address;
     }
     return super.prepublish(packet);
   }
@@ -301,24 +249,25 @@ export class AmqpTransporter extends Transporters.Base {
   /** Consumes what the packet promises, before the promise is made; nothing any more, if it is the last one. */
   async #announce({ services }: Packet.PacketInfoPayload): Promise<void> {
     const actions = services.flatMap((service) => Object.keys(service["actions"] ?? {}));
+    const { consumer, connection } = this.#its.messenger;
     try {
-      await this.#its.consumer.serve(services.length > 0 ? actions : undefined);
+      await consumer.serve(services.length > 0 ? actions : undefined);
     } catch (error) {
       const reason = messageOf(error);
       if (isMismatch(error)) this.broker.fatal(`RabbitMQ refused this node: ${reason}`);
-      this.#its.connection.fail(reason);
+      connection.fail(reason);
     }
   }
 
   override async send(_topic: string, data: Buffer, { packet }: { packet: AnyPacket }): Promise<void> {
-    const { connection, consumer, topology } = this.#its;
+    const { messenger } = this.#its;
     const { type, target } = packet;
     if (type === "REQ") return this.#sendRequest(packet as Packet.Packet<Packet.PacketRequestPayload>, data);
     // Who does not want to know the others does not ask them all.
     if (type === "DISCOVER" && !target && !this.#hearsOthers) return;
-    if (type === "RES") return consumer.answer((packet.payload as unknown as Payload).id ?? "", data);
-    if (target) connection.channel?.publish(topology.nodeExchange, target, data, { type });
-    else connection.channel?.publish(topology.allExchange, type, data, { type });
+    if (type === "RES")
+      return messenger.consumer.answer((packet.payload as unknown as Payload).id ?? "", data);
+    messenger.tell(type, target ?? undefined, data);
   }
 
   #sendRequest({ target, payload }: Packet.Packet<Packet.PacketRequestPayload>, body: Buffer): void {
@@ -329,7 +278,7 @@ export class AmqpTransporter extends Transporters.Base {
     }
     const pinned =
       action.startsWith("$") || this.transit.pendingRequests.get(id)?.ctx.options.nodeID !== undefined;
-    this.#its.requester.send({
+    this.#its.messenger.requester.send({
       id,
       action,
       target: target ?? "",

@@ -1,3 +1,4 @@
+import { StateMachine } from "../lib/state-machine.ts";
 import { redact } from "./options.ts";
 import type { Channel, Clock, Connect, Connection, Message, Random } from "./ports.ts";
 import type { Warnings } from "./warnings.ts";
@@ -67,7 +68,7 @@ interface Link {
  */
 export class LastingConnection {
   readonly #options: ConnectionOptions;
-  #state: ConnectionState = "lost";
+  readonly #state = new StateMachine("the connection to RabbitMQ", MOVES, "lost");
   #link: Link = {};
   #everOpen = false;
   #trying: Promise<void> = Promise.resolve();
@@ -78,7 +79,7 @@ export class LastingConnection {
   }
 
   get state(): ConnectionState {
-    return this.#state;
+    return this.#state.state;
   }
 
   /** For channels of one's own. */
@@ -88,7 +89,7 @@ export class LastingConnection {
 
   /** The channel, once everything on it is prepared. */
   get channel(): Channel | undefined {
-    return this.#state === "open" || this.#state === "blocked" ? this.#link.channel : undefined;
+    return this.#state.is("open", "blocked") ? this.#link.channel : undefined;
   }
 
   /**
@@ -96,7 +97,7 @@ export class LastingConnection {
    * @throws what RabbitMQ refused this process with, after telling `fatal`
    */
   start(): Promise<void> {
-    this.#move("connecting");
+    this.#state.move("connecting");
     this.#everOpen = false;
     this.#trying = this.#tryUntilOpen(0);
     return this.#trying;
@@ -104,8 +105,8 @@ export class LastingConnection {
 
   /** Closes it in good order. */
   async stop(): Promise<void> {
-    if (this.#state === "stopping") return;
-    this.#move("stopping");
+    if (this.#state.is("stopping")) return;
+    this.#state.move("stopping");
     this.#endPause?.();
     await this.#close("stopped");
     await this.#trying.catch(() => {});
@@ -119,17 +120,17 @@ export class LastingConnection {
   async #tryUntilOpen(firstPauseMs: number): Promise<void> {
     const { urls, warnings, random, fatal } = this.#options;
     if (firstPauseMs > 0) await this.#pause(firstPauseMs);
-    for (let attempt = 0; this.#state === "connecting"; attempt++) {
+    for (let attempt = 0; this.#state.is("connecting"); attempt++) {
       const url = urls[attempt % urls.length] ?? "";
       try {
         await this.#open(url);
         return;
       } catch (error) {
         await this.#close(messageOf(error));
-        if (this.#state !== "connecting") return;
+        if (!this.#state.is("connecting")) return;
         const reason = messageOf(error);
         if (isMismatch(error) || (!this.#everOpen && isRefusal(error))) {
-          this.#move("lost");
+          this.#state.move("lost");
           fatal(`RabbitMQ at ${redact(url)} refused this node: ${reason}`);
           throw error;
         }
@@ -166,9 +167,9 @@ export class LastingConnection {
     link.channel = channel;
     await this.#inTime(user.prepare(channel));
     if (link.lost !== undefined) throw new Error(`lost while connecting: ${link.lost}`);
-    if (this.#state !== "connecting") throw new Error("stopped while connecting");
+    if (!this.#state.is("connecting")) throw new Error("stopped while connecting");
     this.#everOpen = true;
-    this.#move(link.blocked === undefined ? "open" : "blocked");
+    this.#state.move(link.blocked === undefined ? "open" : "blocked");
     warnings.note("Connected to RabbitMQ", { url: redact(url) });
     if (link.blocked === undefined) user.opened(channel);
     else user.blocked(link.blocked);
@@ -176,23 +177,23 @@ export class LastingConnection {
 
   #blocked(link: Link, reason: string): void {
     link.blocked = reason;
-    if (link !== this.#link || this.#state !== "open") return;
-    this.#move("blocked");
+    if (link !== this.#link || !this.#state.is("open")) return;
+    this.#state.move("blocked");
     this.#options.user.blocked(reason);
   }
 
   #unblocked(link: Link): void {
     delete link.blocked;
-    if (link !== this.#link || this.#state !== "blocked" || !link.channel) return;
-    this.#move("open");
+    if (link !== this.#link || !this.#state.is("blocked") || !link.channel) return;
+    this.#state.move("open");
     this.#options.user.opened(link.channel);
   }
 
   #lost(link: Link, reason: string): void {
     // An attempt under way finds it out by itself, with the first reason.
     link.lost ??= reason;
-    if (link !== this.#link || (this.#state !== "open" && this.#state !== "blocked")) return;
-    this.#move("lost");
+    if (link !== this.#link || !this.#state.is("open", "blocked")) return;
+    this.#state.move("lost");
     this.#options.warnings.alarm("Lost RabbitMQ, reconnecting", { reason });
     this.#trying = this.#reconnect(reason);
     // What refuses a process for good was told to `fatal`.
@@ -201,8 +202,8 @@ export class LastingConnection {
 
   async #reconnect(reason: string): Promise<void> {
     await this.#close(reason);
-    if (this.#state !== "lost") return;
-    this.#move("connecting");
+    if (!this.#state.is("lost")) return;
+    this.#state.move("connecting");
     await this.#tryUntilOpen(retryDelay(0, this.#options.random));
   }
 
@@ -211,12 +212,6 @@ export class LastingConnection {
     this.#link = {};
     if (channel) this.#options.user.closed(reason);
     if (connection) await this.#unlessLate(closeBoth(connection, channel), CLOSE_TIMEOUT_MS);
-  }
-
-  #move(to: ConnectionState): void {
-    if (!MOVES[this.#state].includes(to))
-      throw new Error(`Expected no move of the connection from ${this.#state} to ${to}`);
-    this.#state = to;
   }
 
   #pause(ms: number): Promise<void> {

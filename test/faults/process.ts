@@ -1,14 +1,11 @@
 import type { ServingError } from "../../lib/errors.ts";
 import type { Random } from "../../testkit/random.ts";
 import type { VirtualClock } from "../../testkit/virtual-clock.ts";
-import { LastingConnection } from "../../transporters/connection.ts";
-import { RequestConsumer } from "../../transporters/consumer.ts";
-import { openInbox } from "../../transporters/inbox.ts";
-import { MessageAge } from "../../transporters/message-age.ts";
+import { Messenger } from "../../transporters/messenger.ts";
 import { type Settings, settings } from "../../transporters/options.ts";
-import type { Channel, Clock, Message } from "../../transporters/ports.ts";
-import { type PeerConnection, Requester } from "../../transporters/requester.ts";
-import { type Seat, Topology } from "../../transporters/topology.ts";
+import type { Clock } from "../../transporters/ports.ts";
+import type { PeerConnection } from "../../transporters/requester.ts";
+import { Topology } from "../../transporters/topology.ts";
 import { Warnings } from "../../transporters/warnings.ts";
 import { type Link, type Rabbit, STOPPED } from "./rabbit.ts";
 
@@ -107,8 +104,6 @@ export interface ProcessOptions {
   readonly clock: ProcessClock;
   /** Computes one call; whoever answers does so by `answer`. */
   readonly work: (process: SimulatedProcess, call: Call) => void;
-  /** An instance asks to try a call of this process alone. */
-  readonly toBeTried: (id: string, by: string) => void;
   /** An answer to a call of this process. */
   readonly answered: (id: string, code: string) => void;
   readonly log: (line: string) => void;
@@ -122,15 +117,11 @@ export class SimulatedProcess {
   readonly nodeID: string;
   readonly clock: ProcessClock;
   readonly #options: ProcessOptions;
-  readonly #topology = new Topology("MOL-sim");
-  readonly #connection: LastingConnection;
-  readonly #requester: Requester;
-  readonly #consumer: RequestConsumer;
+  readonly #messenger: Messenger;
   /** Nodes that serve, and when they were last heard. */
   readonly #known = new Map<string, { heardAt: number; readonly actions: readonly string[] }>();
   /** Handlers that run, by call. */
   readonly #handling = new Map<string, () => void>();
-  #seat: Seat;
   #epochs = 0;
   #introduced = false;
   #leaving = false;
@@ -144,7 +135,6 @@ export class SimulatedProcess {
     this.#options = options;
     this.nodeID = nodeID;
     this.clock = clock;
-    this.#seat = { nodeID, epoch: "" };
     const own = {
       ...settings({ url: rabbit.urls(Math.floor(random.next() * rabbit.members)) }),
       ...options.settings,
@@ -152,46 +142,34 @@ export class SimulatedProcess {
     const say = (message: string, details?: Record<string, unknown>) =>
       log(`${nodeID}: ${message}${details ? ` ${JSON.stringify(details)}` : ""}`);
     const warnings = new Warnings({ info: say, warn: say, error: say }, () => clock.now());
-    const common = { nodeID, instanceID, clock, topology: this.#topology, settings: own };
-    this.#requester = new Requester({
-      ...common,
-      refuse: (id, error) => this.#settled(id, error.type),
-    });
-    this.#consumer = new RequestConsumer({
-      ...common,
+    this.#messenger = new Messenger({
+      nodeID,
+      instanceID,
+      topology: new Topology("MOL-sim"),
+      settings: own,
+      connect: rabbit.connector(
+        (link) => {
+          this.link = link;
+          if (!this.alive) link.processDied();
+          else if (clock.isFrozen) link.cut(STOPPED);
+        },
+        (event) => clock.run(event),
+      ),
       warnings,
-      age: new MessageAge(() => clock.now()),
+      random: random.next,
+      clock,
+      newEpoch: () => `${instanceID}-${this.#epochs++}`,
+      hears: () => BROADCASTS,
       handle: (body) => this.#handle(body),
       failure: (_sender, id, error: ServingError) =>
         encode({ id, code: error.type, by: nodeID } satisfies Reply),
-      fail: (reason) => this.#connection.fail(reason),
-    });
-    const connect = rabbit.connector(
-      (link) => {
-        this.link = link;
-        if (!this.alive) link.processDied();
-        else if (clock.isFrozen) link.cut(STOPPED);
-      },
-      (event) => clock.run(event),
-    );
-    this.#connection = new LastingConnection({
-      urls: own.urls,
-      connect,
-      clock,
-      random: random.next,
-      warnings,
+      refuse: (id, error) => this.#settled(id, error.type),
+      // It is for cancellations, and nobody hangs up here.
+      taken() {},
+      packet: (type, content) => this.#receive(type, content),
+      opened: () => this.#opened(),
+      closed: () => {},
       fatal: (message) => log(`${nodeID}: FATAL ${message}`),
-      user: {
-        prepare: (channel) => this.#prepare(channel),
-        opened: (channel) => this.#opened(channel),
-        blocked: () => this.#requester.pause(),
-        closed: () => this.#closed(),
-        returned: (message) =>
-          message.properties.type === "RES"
-            ? this.#consumer.returned(message)
-            : this.#requester.returned(message),
-        drained: () => this.#requester.drained(),
-      },
     });
   }
 
@@ -201,12 +179,12 @@ export class SimulatedProcess {
 
   /** Requests it keeps, and requests it works on. */
   get open(): { readonly asked: number; readonly served: number } {
-    return { asked: this.#requester.size, served: this.#consumer.inFlight };
+    return { asked: this.#messenger.requester.size, served: this.#messenger.consumer.inFlight };
   }
 
   async start(): Promise<void> {
-    await this.#connection.start();
-    if (!this.alive || !this.#connection.channel) return;
+    await this.#messenger.connection.start();
+    if (!this.alive || !this.#messenger.isOpen) return;
     this.#introduced = true;
     this.#introduce();
     this.#beat();
@@ -223,10 +201,10 @@ export class SimulatedProcess {
   /** SIGTERM: takes no more, finishes what it has, leaves. */
   async stop(): Promise<void> {
     this.#leaving = true;
-    await this.#consumer.drain();
+    await this.#messenger.consumer.drain();
     if (!this.alive) return;
-    this.#broadcast({ cmd: "DISCONNECT", sender: this.nodeID, instance: this.#options.instanceID });
-    await this.#connection.stop();
+    this.#tell({ cmd: "DISCONNECT", sender: this.nodeID, instance: this.#options.instanceID });
+    await this.#messenger.connection.stop();
     this.alive = false;
     this.clock.die();
     // Whatever RabbitMQ made of the goodbye.
@@ -252,135 +230,90 @@ export class SimulatedProcess {
     const target = nodes[Math.floor(this.#options.random.next() * nodes.length)];
     if (target === undefined) return false;
     const body = encode({ id, sender: this.nodeID, timeout });
-    this.#requester.send({ id, action, target, pinned: false, body, timeout });
+    this.#messenger.requester.send({ id, action, target, pinned: false, body, timeout });
     return true;
   }
 
   /** The caller waits no longer. */
   forget(id: string): void {
-    this.#requester.forget(id);
+    this.#messenger.requester.forget(id);
   }
 
   /** A handler has its result. */
   answer(id: string, code: string): void {
-    this.#consumer.answer(id, encode({ id, code, by: this.nodeID } satisfies Reply));
+    this.#messenger.consumer.answer(id, encode({ id, code, by: this.nodeID } satisfies Reply));
     this.#handling.get(id)?.();
     this.#handling.delete(id);
   }
 
   #settled(id: string, code: string): void {
-    this.#requester.forget(id);
+    this.#messenger.requester.forget(id);
     this.#options.answered(id, code);
   }
 
   #handle(body: Buffer): Promise<void> {
     const call: Call & { timeout: number } = JSON.parse(body.toString());
-    this.#consumer.annotate(call as never);
+    this.#messenger.consumer.annotate(call as never);
     return new Promise((resolve) => {
       this.#handling.set(call.id, resolve);
       this.#options.work(this, call);
     });
   }
 
-  async #prepare(channel: Channel): Promise<void> {
-    const { instanceID } = this.#options;
-    this.#seat = { nodeID: this.nodeID, epoch: `${instanceID}-${this.#epochs++}` };
-    await openInbox(channel, this.#topology, this.#seat, {
-      instanceID,
-      hears: BROADCASTS,
-      receive: (message) => this.#receive(message),
-    });
-    await this.#consumer.attach(channel, this.#seat);
-  }
-
-  #opened(channel: Channel): void {
-    this.#requester.resume(channel);
+  #opened(): void {
     for (const known of this.#known.values()) known.heardAt = this.clock.now();
     if (this.#introduced) this.#introduce();
   }
 
-  #closed(): void {
-    this.#requester.pause();
-    this.#consumer.detach();
-  }
-
   #introduce(): void {
-    this.#broadcast({ cmd: "DISCOVER", sender: this.nodeID, instance: this.#options.instanceID });
+    this.#tell({ cmd: "DISCOVER", sender: this.nodeID, instance: this.#options.instanceID });
     void this.#announce();
   }
 
   async #announce(target?: string): Promise<void> {
     const { actions, instanceID } = this.#options;
     if (this.#leaving) return;
-    await this.#consumer
+    await this.#messenger.consumer
       .serve(actions.length > 0 ? actions : undefined)
-      .catch((error: Error) => this.#connection.fail(error.message));
-    const connection = { instance: instanceID, epoch: this.#seat.epoch };
-    const info: Packet = { cmd: "INFO", sender: this.nodeID, instance: instanceID, actions, connection };
-    if (target === undefined) this.#broadcast(info);
-    else
-      this.#connection.channel?.publish(this.#topology.nodeExchange, target, encode(info), { type: "INFO" });
+      .catch((error: Error) => this.#messenger.connection.fail(error.message));
+    const connection = this.#messenger.address;
+    this.#tell({ cmd: "INFO", sender: this.nodeID, instance: instanceID, actions, connection }, target);
   }
 
-  #broadcast(packet: Packet): void {
-    this.#connection.channel?.publish(this.#topology.allExchange, packet.cmd, encode(packet), {
-      type: packet.cmd,
-    });
+  #tell(packet: Packet, target?: string): void {
+    this.#messenger.tell(packet.cmd, target, encode(packet));
   }
 
   #beat(): void {
-    this.#broadcast({ cmd: "HEARTBEAT", sender: this.nodeID, instance: this.#options.instanceID });
+    this.#tell({ cmd: "HEARTBEAT", sender: this.nodeID, instance: this.#options.instanceID });
     const now = this.clock.now();
-    for (const [nodeID, { heardAt }] of this.#connection.channel ? [...this.#known] : []) {
+    for (const [nodeID, { heardAt }] of this.#messenger.isOpen ? [...this.#known] : []) {
       if (now - heardAt < SILENCE_MS) continue;
       this.#known.delete(nodeID);
-      this.#requester.peerSilent(nodeID);
+      this.#messenger.requester.peerSilent(nodeID);
     }
     if (!this.silent) this.clock.setTimeout(() => this.#beat(), HEARTBEAT_MS);
   }
 
-  #receive(message: Message | null): void {
-    if (message === null) {
-      this.#connection.fail("RabbitMQ cancelled the consumer of the inbox");
-      return;
-    }
-    const { type } = message.properties;
-    if (type === "TRIAL" || type === "HERE") {
-      const { messageId = "", headers = {} } = message.properties;
-      if (type === "TRIAL") this.#options.toBeTried(messageId, String(headers["by"]));
-      this.#requester.heard(message);
-      return;
-    }
-    // It is for cancellations, and nobody hangs up here.
-    if (type === "TAKEN") return;
-    if (type === "RULING" || type === "PROBE") {
-      this.#consumer.heard(message);
-      return;
-    }
+  #receive(type: string, content: Buffer): void {
     if (type === "RES") {
-      const { id, code } = JSON.parse(message.content.toString()) as Reply;
+      const { id, code } = JSON.parse(content.toString()) as Reply;
       this.#settled(id, code);
       return;
     }
-    const { cmd, sender, actions = [], connection } = JSON.parse(message.content.toString()) as Packet;
+    const { cmd, sender, actions = [], connection } = JSON.parse(content.toString()) as Packet;
     if (sender === this.nodeID) return;
     const known = this.#known.get(sender);
     if (cmd === "DISCOVER") void this.#announce(sender);
     else if (cmd === "INFO") {
       this.#known.set(sender, { heardAt: this.clock.now(), actions });
-      if (connection) this.#requester.peerConnected(sender, connection);
+      if (connection) this.#messenger.requester.peerConnected(sender, connection);
     } else if (cmd === "DISCONNECT") {
       this.#known.delete(sender);
-      this.#requester.peerLeft(sender);
+      this.#messenger.requester.peerLeft(sender);
     } else if (known) known.heardAt = this.clock.now();
     // As Moleculer: who is heard but not known is asked.
-    else
-      this.#connection.channel?.publish(
-        this.#topology.nodeExchange,
-        sender,
-        encode({ cmd: "DISCOVER", sender: this.nodeID, instance: this.#options.instanceID } satisfies Packet),
-        { type: "DISCOVER" },
-      );
+    else this.#tell({ cmd: "DISCOVER", sender: this.nodeID, instance: this.#options.instanceID }, sender);
   }
 }
 

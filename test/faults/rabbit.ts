@@ -88,6 +88,8 @@ export interface RabbitOptions {
   readonly members: number;
   /** Seconds, as processes and RabbitMQ agreed on. */
   readonly heartbeatSeconds: number;
+  /** Sees all that processes publish. */
+  readonly published?: (properties: Properties) => void;
 }
 
 /** A cluster of RabbitMQ. */
@@ -98,12 +100,14 @@ export class Rabbit {
   readonly exchanges = new Map<string, Exchange>();
   readonly queues = new Map<string, Queue>();
   readonly bindings: Binding[] = [];
+  readonly published: (properties: Properties) => void;
   readonly #up: boolean[];
   readonly #links = new Set<Link>();
   #blockedBy: string | undefined;
   #orders = 0;
 
-  constructor({ clock, random, members, heartbeatSeconds }: RabbitOptions) {
+  constructor({ clock, random, members, heartbeatSeconds, published = () => {} }: RabbitOptions) {
+    this.published = published;
     this.clock = clock;
     this.random = random;
     this.heartbeatMs = heartbeatSeconds * 1000;
@@ -881,6 +885,7 @@ class ServerChannel implements Channel {
           properties,
           expiration: expiration === undefined ? undefined : Number(expiration),
         };
+        this.#rabbit.published(properties);
         const routed = this.#rabbit.publish(exchange, key, message);
         if (mandatory && !routed) {
           const returned = { content, properties, fields: { deliveryTag: 0, redelivered: false } };

@@ -45,6 +45,8 @@ const SETTLING_MS = 10_000;
 const END_MS = FAULTS_END_MS + 2 * DEADLINE_MS + SETTLING_MS;
 /** Requests that a node computes at once. */
 const CONCURRENCY = 8;
+/** What a node's clock jumps in all: one that jumps past a request's deadline rightly takes the request for expired. */
+const MOST_JUMPED_MS = DEADLINE_MS / 2;
 const ACTION = "model.predict";
 
 /** A schedule by chance. */
@@ -70,6 +72,7 @@ export function schedule(seed: number): Schedule {
     });
   }
   const faults = pick(8);
+  const jumped = new Array<number>(nodes).fill(0);
   for (let i = 0; i < faults; i++) {
     const at = 2500 + upTo(FAULTS_END_MS - 6000);
     const node = pick(nodes);
@@ -85,10 +88,16 @@ export function schedule(seed: number): Schedule {
       { at, do: "close-all" },
       { at, do: "kill-member", member: pick(members), for: 1000 + upTo(6000) },
       { at, do: "alarm", for: upTo(Math.min(most, 8000)) },
-      { at, do: "jump", node, by: (random.next() < 0.5 ? -1 : 1) * upTo(30_000) },
+      {
+        at,
+        do: "jump",
+        node,
+        by: (random.next() < 0.5 ? -1 : 1) * upTo(MOST_JUMPED_MS - (jumped[node] ?? 0)),
+      },
     ];
     const kind = kinds[pick(kinds.length)];
     if (kind) steps.push(kind);
+    if (kind?.do === "jump") jumped[node] = (jumped[node] ?? 0) + Math.abs(kind.by);
     // Misfortunes come together.
     if (kind && random.next() < 0.3 && kind.do === "kill-node")
       steps.push({ ...kind, at: at + upTo(1000), node: (node + 1) % nodes });
@@ -115,7 +124,15 @@ interface Asked {
 export async function play({ seed, members, nodes, callers, steps }: Schedule): Promise<Outcome> {
   const time = new VirtualClock();
   const random = new Random(seed ^ 0x5eed);
-  const rabbit = new Rabbit({ clock: time, random, members, heartbeatSeconds: 2 });
+  const rabbit = new Rabbit({
+    clock: time,
+    random,
+    members,
+    heartbeatSeconds: 2,
+    published: ({ type, messageId: id = "", headers }) => {
+      if (type === "TRIAL") triers.set(id, [...(triers.get(id) ?? []), String(headers["by"])]);
+    },
+  });
   const story: string[] = [];
   const violations: string[] = [];
   const asked = new Map<string, Asked>();
@@ -182,7 +199,6 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
       },
       clock: new ProcessClock(time, Math.round(random.next() * 1e6)),
       work,
-      toBeTried: (id, by) => triers.set(id, [...(triers.get(id) ?? []), by]),
       answered: settle,
       log,
     });

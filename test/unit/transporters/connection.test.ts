@@ -192,6 +192,6 @@ test("a move that makes no sense throws", async () => {
   const rabbit = new FakeRabbit();
   await rabbit.connection.start();
   expect(() => rabbit.connection.start()).toThrow(
-    "Expected no move of the connection from open to connecting",
+    'Expected blocked or lost or stopping to follow "open" for the connection to RabbitMQ but received "connecting"',
   );
 });
