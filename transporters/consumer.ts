@@ -126,7 +126,11 @@ export class RequestConsumer {
       resume: () => this.#resume(),
       groupSize: ({ delivery }) => groupSize(this.#prefetch, delivery.unanswered),
       ask: ({ delivery }) => this.#note("TRIAL", delivery.sender, delivery.id, {}),
-      withdraw: ({ delivery }) => this.#note("HERE", delivery.sender, delivery.id, { has: false }),
+      withdraw: async ({ delivery }) => {
+        if (!this.#channel) throw new Error("There is no channel");
+        this.#note("HERE", delivery.sender, delivery.id, { has: false });
+        await this.#channel.flush();
+      },
       run: (suspect, alone) => this.#try(suspect, alone),
       end: (suspect, why) => this.#end(suspect, why),
     });

@@ -45,8 +45,11 @@ export interface Court {
   groupSize(suspect: Suspect): number;
   /** Asks its caller; the answer comes by `ruled`. */
   ask(suspect: Suspect): void;
-  /** Tells its caller that the trial it was asked about has not begun. */
-  withdraw(suspect: Suspect): void;
+  /**
+   * Tells its caller that the trial it was asked about has not begun; resolves when RabbitMQ has that, rejects if the
+   * channel is gone before.
+   */
+  withdraw(suspect: Suspect): Promise<void>;
   /** Resolves when it was answered. @param alone nothing else is in the process, and its caller knows */
   run(suspect: Suspect, alone: boolean): Promise<void>;
   /** Ends it without running it. */
@@ -69,8 +72,8 @@ export class Trials {
   #waiting: Waiting[] = [];
   #sitting = false;
   /** Asked of its caller, who has not answered. */
-  #asked: { readonly suspect: Suspect; readonly resolve: (ruling: Ruling) => void } | undefined;
-  /** Asked over a channel that is gone: its caller may have said "go", and take the end of this process for its doing. */
+  #asked: { readonly suspect: Suspect; readonly resolve: (ruling: Ruling | "silence") => void } | undefined;
+  /** Asked over a channel that is gone: their callers may have said "go", and take the end of this process for their doing. */
   #unheard: Suspect[] = [];
   #timer: unknown;
 
@@ -107,9 +110,14 @@ export class Trials {
     this.#asked.resolve("wait");
   }
 
-  /** There is a channel again, and nothing has come over it. */
+  /** There is a channel again, and nothing is consumed over it before RabbitMQ has read what is written here. */
   attached(): void {
-    for (const suspect of this.#unheard.splice(0)) this.#court.withdraw(suspect);
+    for (const suspect of this.#unheard.splice(0)) void this.#withdraw(suspect);
+  }
+
+  /** Resolves when what ends here cannot be taken for its doing any more, or nothing else can begin for now. */
+  async #withdraw(suspect: Suspect): Promise<void> {
+    await this.#court.withdraw(suspect).catch(() => this.#unheard.push(suspect));
   }
 
   #sit(): void {
@@ -149,21 +157,19 @@ export class Trials {
 
   async #alone(suspect: Waiting): Promise<void> {
     const { clock } = this.#court;
-    const { promise, resolve } = Promise.withResolvers<Ruling>();
-    const timer = clock.setTimeout(() => {
-      // It may have been asked in time and answer late: what ends here later was not alone.
-      this.#court.withdraw(suspect);
-      resolve("wait");
-    }, RULING_TIMEOUT_MS);
+    const { promise, resolve } = Promise.withResolvers<Ruling | "silence">();
+    const timer = clock.setTimeout(() => resolve("silence"), RULING_TIMEOUT_MS);
     this.#waiting.push(suspect);
     this.#asked = { suspect, resolve };
     this.#court.ask(suspect);
     const ruling = await promise;
     clock.clearTimeout(timer);
     this.#asked = undefined;
+    // It may have been asked in time and answer late: what ends here later was not alone.
+    if (ruling === "silence") await this.#withdraw(suspect);
     suspect.from = clock.now() + WAIT_MS;
     // Its channel may be gone meanwhile.
-    if (ruling === "wait" || !this.#waiting.includes(suspect)) return;
+    if (ruling === "silence" || ruling === "wait" || !this.#waiting.includes(suspect)) return;
     this.#waiting = this.#waiting.filter((each) => each !== suspect);
     if (ruling === "go") await this.#court.run(suspect, true);
     else this.#court.end(suspect, ruling);

@@ -179,6 +179,21 @@ test("a trial that was asked for over a channel that is gone is taken back over 
   await attached;
 });
 
+test("a caller that does not answer is told that the trial has not begun, and nothing else begins before RabbitMQ has that", async () => {
+  const { clock, channel, cancelled } = await serving();
+  cancelled.resolve();
+  suspect(channel, clock);
+  await settle();
+  const read = Promise.withResolvers<void>();
+  channel.flush = () => read.promise;
+  await clock.advance(2000);
+  expect(channel.published.at(-1)?.options).toMatchObject({ type: "HERE", headers: { has: false } });
+  expect(channel.consumers.has(targeted)).toBe(false);
+  read.resolve();
+  await settle();
+  expect(channel.consumers.has(targeted)).toBe(true);
+});
+
 test("a caller's go that comes when nobody waits for it is taken back", async () => {
   const { clock, channel, requests, cancelled } = await serving();
   cancelled.resolve();
