@@ -112,8 +112,11 @@ export class RequestConsumer {
   #draining = false;
   /** Whether shared queues are pulled from. */
   #hasRoom = true;
-  /** Whether a trial is under way, or about to be: nothing else may begin. */
-  #cleared = false;
+  /**
+   * What may begin: `open`: all; `emptying`: a trial is about to be, and only what is here already; `clear`: a trial is
+   * under way, and nothing but what is tried.
+   */
+  #floor: "open" | "emptying" | "clear" = "open";
   #prefetch: number;
   #reconciled: Promise<void> = Promise.resolve();
 
@@ -139,6 +142,11 @@ export class RequestConsumer {
   /** Requests delivered and not yet answered. */
   get inFlight(): number {
     return this.#running.size + this.#held.length + this.#trials.size;
+  }
+
+  /** Answers that are not sent, or may have to be sent again. */
+  get answersKept(): number {
+    return this.#answered.size + this.#unsent.length;
   }
 
   /** Consumes over `channel` from now on. */
@@ -295,11 +303,11 @@ export class RequestConsumer {
       wanted.push({ source: "dead", queue: topology.dead(), binding: [topology.deadExchange, ""] });
       for (const action of this.#actions) {
         wanted.push({ source: "quarantine", queue: topology.quarantine(action) });
-        if (this.#cleared || !this.#hasRoom) continue;
+        if (this.#floor !== "open" || !this.#hasRoom) continue;
         const binding = [topology.sharedExchange, topology.keysOfAction(action)] as const;
         wanted.push({ source: "shared", queue: topology.shared(action), binding });
       }
-      if (!this.#cleared) {
+      if (this.#floor === "open") {
         const queue = topology.targeted(this.#seat, settings.stealAfterMs);
         const binding = [topology.targetedExchange, topology.keysOfSeat(this.#seat)] as const;
         wanted.push({ source: "targeted", queue, binding });
@@ -393,14 +401,15 @@ export class RequestConsumer {
     const work = { delivery, deadline: clock.now() + left, channel, message };
     if (channel && source === "quarantine") this.#trials.add({ ...work, channel });
     else if (channel && unanswered > 0) this.#quarantine(channel, delivery, left, message);
-    else if (this.#mayBegin(headers.action)) void this.#run(work, false);
+    else if (this.#mayBegin(headers.action, "open")) void this.#run(work, false);
     else this.#held.push(work);
     this.#lookForRoom();
   }
 
   /** What is about the process itself is no work. */
-  #mayBegin(action: string): boolean {
-    return action.startsWith("$") || (!this.#cleared && this.#running.size < this.#prefetch);
+  #mayBegin(action: string, ...floor: readonly ("open" | "emptying")[]): boolean {
+    if (action.startsWith("$")) return true;
+    return floor.some((each) => each === this.#floor) && this.#running.size < this.#prefetch;
   }
 
   /**
@@ -444,7 +453,7 @@ export class RequestConsumer {
     const finish = () => {
       this.#running.delete(id);
       const { answer } = running;
-      if (channel !== this.#channel && answer) this.#answered.set(id, { to: sender, body: answer });
+      if (channel !== this.#channel && answer) this.#remember(id, deadline, { to: sender, body: answer });
       if (running.understood) this.#ack(channel, message);
       else if (channel === this.#channel) channel?.reject(message, false);
       resolve();
@@ -456,6 +465,15 @@ export class RequestConsumer {
       finish();
     });
     return done;
+  }
+
+  /** Nobody asks again past the deadline. */
+  #remember(id: string, deadline: number, answer: Answer): void {
+    const { clock } = this.#host;
+    this.#answered.set(id, answer);
+    clock.setTimeout(() => {
+      if (this.#answered.get(id) === answer) this.#answered.delete(id);
+    }, deadline - clock.now());
   }
 
   async #try(suspect: Suspect, alone: boolean): Promise<void> {
@@ -474,7 +492,7 @@ export class RequestConsumer {
   }
 
   #beginHeld(): void {
-    while (this.#held[0] && this.#mayBegin(this.#held[0].delivery.headers.action)) {
+    while (this.#held[0] && this.#mayBegin(this.#held[0].delivery.headers.action, "open", "emptying")) {
       const work = this.#held.shift();
       if (!work) return;
       const { delivery, deadline, channel, message } = work;
@@ -487,16 +505,16 @@ export class RequestConsumer {
   }
 
   async #clear(): Promise<void> {
-    this.#cleared = true;
-    // What is held was on its way before, and would be lost with a process that a trial kills.
+    this.#floor = "emptying";
     await this.#reconcile().catch((error: Error) => this.#host.fail(error.message));
-    const held = this.#held.splice(0);
-    for (const work of held) void this.#run(work, false);
-    await this.#none(() => this.#running.size);
+    // What is held was on its way before, and would be lost with a process that a trial kills.
+    this.#beginHeld();
+    await this.#none(() => this.#running.size + this.#held.length);
+    this.#floor = "clear";
   }
 
   #resume(): void {
-    this.#cleared = false;
+    this.#floor = "open";
     this.#beginHeld();
     void this.#reconcile().catch((error: Error) => this.#host.fail(error.message));
   }

@@ -9,7 +9,7 @@ export interface RequestHeaders {
   readonly action: string;
   /** Instance of the sender, whose clock `at` belongs to. */
   readonly by: string;
-  /** Milliseconds on the sender's monotonic clock when the request was made. */
+  /** Milliseconds on the sender's monotonic clock when this copy of the request was sent. */
   readonly at: number;
   /** Milliseconds from `at` to the deadline. */
   readonly timeout: number;

@@ -76,6 +76,11 @@ export class Requester {
     return this.#outbox.size;
   }
 
+  /** Requests among them that a process was allowed to try alone. */
+  get tried(): number {
+    return this.#judge.size;
+  }
+
   /** Takes a request over. It ends by `forget`, or by the host's `refuse`. */
   send(request: Omit<Outgoing, "at" | "timeout" | "sent"> & { readonly timeout: number | undefined }): void {
     const { clock, settings, refuse } = this.#host;
@@ -232,7 +237,8 @@ export class Requester {
         appId: nodeID,
         type: "REQ",
         expiration: Math.ceil(left),
-        headers: { action, by: instanceID, at, timeout, attempts: 0 },
+        // Of this copy: how long it can have waited since is known.
+        headers: { action, by: instanceID, at: now, timeout: left, attempts: 0 },
         mandatory: true,
       },
     );

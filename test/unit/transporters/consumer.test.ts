@@ -108,9 +108,9 @@ test("an answer made without a connection is sent over the next, before anything
   const { clock, channel, requests, finish } = await serving();
   channel.deliver(targeted, request("slow", clock));
   requests.detach();
-  await clock.step();
+  await settle();
   finish.get("slow")?.();
-  await clock.step();
+  await settle();
   const next = new FakeChannel();
   const attached = requests.attach(next, { nodeID: "node-1", epoch: "f" });
   expect(next.published.map(({ content }) => String(content))).toEqual(["answer to slow"]);
@@ -121,6 +121,9 @@ test("an answer made without a connection is sent over the next, before anything
   next.deliver(shared, request("slow", clock));
   expect(next.published.map(({ content }) => String(content))).toEqual(["answer to slow", "answer to slow"]);
   expect(next.settled).toEqual(["ack slow"]);
+  expect(requests.answersKept).toBe(1);
+  await clock.advance(5000);
+  expect(requests.answersKept).toBe(0);
 });
 
 test("a suspect whose group died is tried alone, once its caller agrees and nothing else runs", async () => {
@@ -237,6 +240,22 @@ test("what comes beyond the budget waits here until something ends", async () =>
   finish.get("slow-0")?.();
   await settle();
   expect(finish.size).toBe(9);
+});
+
+test("what waits here when a trial is to begin runs before it, within the budget", async () => {
+  const { clock, channel, cancelled, finish } = await serving();
+  for (let i = 0; i < 12; i++) channel.deliver(i % 2 ? targeted : shared, request(`slow-${i}`, clock));
+  suspect(channel, clock);
+  cancelled.resolve();
+  await settle();
+  expect(finish.size).toBe(8);
+  for (let i = 0; i < 12; i++) {
+    expect(channel.published.some(({ options }) => options.type === "TRIAL")).toBe(false);
+    finish.get(`slow-${i}`)?.();
+    await settle();
+    expect(finish.size).toBe(Math.min(12, 9 + i));
+  }
+  expect(channel.published.at(-1)?.options.type).toBe("TRIAL");
 });
 
 test("an answer that comes back is sent again until its caller has an inbox, and a drain waits for that", async () => {

@@ -62,6 +62,18 @@ test("what was put into the queue of a connection that is gone is sent again, on
   expect(channel.published.map((each) => each.key)).toEqual([key("e1"), key("e2")]);
 });
 
+test("each copy of a request says how much time it has left, from when it was sent", async () => {
+  const { clock, channel, requester, send } = caller();
+  send("r");
+  await clock.advance(20_000);
+  requester.peerConnected("node", { instance: "n1", epoch: "e2" });
+  const sent = channel.published.map(({ options: { expiration, headers } }) => [expiration, headers]);
+  expect(sent).toMatchObject([
+    [60_000, { at: 0, timeout: 60_000 }],
+    [40_000, { at: 20_000, timeout: 40_000 }],
+  ]);
+});
+
 test("what a dead process held is left to others for a while, and not sent again once it is answered", async () => {
   const { channel, clock, requester, send } = caller();
   send("answered");
