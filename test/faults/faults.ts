@@ -1,6 +1,7 @@
 import { parseArgs } from "node:util";
+import { schedule } from "./schedule.ts";
 import { shrink } from "./shrink.ts";
-import { play, schedule } from "./world.ts";
+import { play, RULES, type Violation } from "./world.ts";
 
 const HELP = `Runs the transporter's own code against a model of RabbitMQ on a virtual clock, and lets chance choose what goes wrong: one
 schedule for each seed. A seed that breaks a rule is told as a short story, and is the same every time.
@@ -26,6 +27,10 @@ const { values } = parseArgs({
   },
 });
 
+function describe({ rule, about }: Violation): string {
+  return `${about}: ${RULES[rule]}`;
+}
+
 function whole(option: "seeds" | "from" | "seed"): number {
   const value = Number(values[option]);
   if (Number.isSafeInteger(value) && value >= 1) return value;
@@ -46,7 +51,7 @@ if (values.help) {
       continue;
     }
     failed.push(seed);
-    console.log(`seed ${seed}: ${violations.join("; ")}`);
+    console.log(`seed ${seed}: ${violations.map(describe).join("; ")}`);
     if (values.all) continue;
     const short = values["no-shrink"]
       ? { schedule: planned, outcome: { violations, story } }

@@ -14,6 +14,8 @@ const HEARTBEAT_MS = 2000;
 const SILENCE_MS = 6000;
 const BROADCASTS = ["DISCOVER", "INFO", "DISCONNECT", "HEARTBEAT"];
 
+const topology = new Topology("MOL-sim");
+
 /** Moleculer's packets, as far as requests need them. */
 interface Packet {
   readonly cmd: string;
@@ -40,6 +42,7 @@ interface Reply {
 /** A process's own time: another beginning than the others', and it may stand still while theirs goes on. */
 export class ProcessClock implements Clock {
   readonly #time: VirtualClock;
+  readonly #timers = new Set<unknown>();
   #offset: number;
   #frozen: (() => void)[] | undefined;
   #dead = false;
@@ -54,11 +57,22 @@ export class ProcessClock implements Clock {
   }
 
   setTimeout(fn: () => void, ms: number): unknown {
-    return this.#time.setTimeout(() => this.run(fn), ms);
+    const timer = this.#time.setTimeout(() => {
+      this.#timers.delete(timer);
+      this.run(fn);
+    }, ms);
+    this.#timers.add(timer);
+    return timer;
   }
 
   clearTimeout(handle: unknown): void {
+    this.#timers.delete(handle);
     this.#time.clearTimeout(handle);
+  }
+
+  /** Timers that are set. */
+  get pending(): number {
+    return this.#timers.size;
   }
 
   /** Something happens in this process: now, once it thaws, or never. */
@@ -104,8 +118,10 @@ export interface ProcessOptions {
   readonly clock: ProcessClock;
   /** Computes one call; whoever answers does so by `answer`. */
   readonly work: (process: SimulatedProcess, call: Call) => void;
-  /** An answer to a call of this process. */
+  /** A call of this process has ended. */
   readonly answered: (id: string, code: string) => void;
+  /** RabbitMQ will never take this process. */
+  readonly fatal: (message: string) => void;
   readonly log: (line: string) => void;
 }
 
@@ -118,8 +134,11 @@ export class SimulatedProcess {
   readonly clock: ProcessClock;
   readonly #options: ProcessOptions;
   readonly #messenger: Messenger;
+  readonly #settings: Settings;
   /** Nodes that serve, and when they were last heard. */
   readonly #known = new Map<string, { heardAt: number; readonly actions: readonly string[] }>();
+  /** Calls of this process without an outcome, as Moleculer keeps them: the first answer ends one. */
+  readonly #pending = new Set<string>();
   /** Handlers that run, by call. */
   readonly #handling = new Map<string, () => void>();
   #epochs = 0;
@@ -135,7 +154,7 @@ export class SimulatedProcess {
     this.#options = options;
     this.nodeID = nodeID;
     this.clock = clock;
-    const own = {
+    this.#settings = {
       ...settings({ url: rabbit.urls(Math.floor(random.next() * rabbit.members)) }),
       ...options.settings,
     };
@@ -145,8 +164,8 @@ export class SimulatedProcess {
     this.#messenger = new Messenger({
       nodeID,
       instanceID,
-      topology: new Topology("MOL-sim"),
-      settings: own,
+      topology,
+      settings: this.#settings,
       connect: rabbit.connector(
         (link) => {
           this.link = link;
@@ -163,13 +182,14 @@ export class SimulatedProcess {
       handle: (body) => this.#handle(body),
       failure: (_sender, id, error: ServingError) =>
         encode({ id, code: error.type, by: nodeID } satisfies Reply),
-      refuse: (id, error) => this.#settled(id, error.type),
+      // Without a look at what is pending: what has ended must not be refused.
+      refuse: (id, error) => this.#ended(id, error.type),
       // It is for cancellations, and nobody hangs up here.
       taken() {},
       packet: (type, content) => this.#receive(type, content),
       opened: () => this.#opened(),
       closed: () => {},
-      fatal: (message) => log(`${nodeID}: FATAL ${message}`),
+      fatal: options.fatal,
     });
   }
 
@@ -177,9 +197,26 @@ export class SimulatedProcess {
     return this.#options.instanceID;
   }
 
-  /** Requests it keeps, and requests it works on. */
-  get open(): { readonly asked: number; readonly served: number } {
-    return { asked: this.#messenger.requester.size, served: this.#messenger.consumer.inFlight };
+  /** Requests it may run at once. */
+  get prefetch(): number {
+    return this.#settings.prefetch;
+  }
+
+  /** What it keeps of requests. */
+  get kept() {
+    const { requester, consumer } = this.#messenger;
+    return {
+      "own requests": requester.size,
+      "own requests that were tried": requester.tried,
+      "requests of others": consumer.inFlight,
+      answers: consumer.answersKept,
+    };
+  }
+
+  /** Names of the queues of its connection. */
+  get ownQueues(): string[] {
+    const { seat } = this.#messenger;
+    return [topology.inbox(seat).name, topology.targeted(seat, this.#settings.stealAfterMs).name];
   }
 
   async start(): Promise<void> {
@@ -222,20 +259,25 @@ export class SimulatedProcess {
     this.clock.thaw();
   }
 
-  /** @returns whether there is a node to ask */
-  call({ id, timeout }: Pick<Call, "id" | "timeout">, action: string): boolean {
+  /**
+   * @param bytes by which the request is larger than others
+   * @returns whether there is a node to ask
+   */
+  call({ id, timeout }: Pick<Call, "id" | "timeout">, action: string, bytes: number): boolean {
     const nodes = [...this.#known]
       .filter(([, { actions }]) => actions.includes(action))
       .map(([nodeID]) => nodeID);
     const target = nodes[Math.floor(this.#options.random.next() * nodes.length)];
     if (target === undefined) return false;
-    const body = encode({ id, sender: this.nodeID, timeout });
+    const body = encode({ id, sender: this.nodeID, timeout, filler: "x".repeat(bytes) });
+    this.#pending.add(id);
     this.#messenger.requester.send({ id, action, target, pinned: false, body, timeout });
     return true;
   }
 
   /** The caller waits no longer. */
   forget(id: string): void {
+    this.#pending.delete(id);
     this.#messenger.requester.forget(id);
   }
 
@@ -246,8 +288,8 @@ export class SimulatedProcess {
     this.#handling.delete(id);
   }
 
-  #settled(id: string, code: string): void {
-    this.#messenger.requester.forget(id);
+  #ended(id: string, code: string): void {
+    this.forget(id);
     this.#options.answered(id, code);
   }
 
@@ -298,7 +340,7 @@ export class SimulatedProcess {
   #receive(type: string, content: Buffer): void {
     if (type === "RES") {
       const { id, code } = JSON.parse(content.toString()) as Reply;
-      this.#settled(id, code);
+      if (this.#pending.has(id)) this.#ended(id, code);
       return;
     }
     const { cmd, sender, actions = [], connection } = JSON.parse(content.toString()) as Packet;

@@ -88,6 +88,8 @@ export interface RabbitOptions {
   readonly members: number;
   /** Seconds, as processes and RabbitMQ agreed on. */
   readonly heartbeatSeconds: number;
+  /** Of the largest message: its `max_message_size`. @default RabbitMQ's own since 4.0 */
+  readonly maxMessageBytes?: number;
   /** Sees all that processes publish. */
   readonly published?: (properties: Properties) => void;
 }
@@ -100,13 +102,22 @@ export class Rabbit {
   readonly exchanges = new Map<string, Exchange>();
   readonly queues = new Map<string, Queue>();
   readonly bindings: Binding[] = [];
+  readonly maxMessageBytes: number;
   readonly published: (properties: Properties) => void;
   readonly #up: boolean[];
   readonly #links = new Set<Link>();
   #blockedBy: string | undefined;
   #orders = 0;
 
-  constructor({ clock, random, members, heartbeatSeconds, published = () => {} }: RabbitOptions) {
+  constructor({
+    clock,
+    random,
+    members,
+    heartbeatSeconds,
+    maxMessageBytes = 16_777_216,
+    published = () => {},
+  }: RabbitOptions) {
+    this.maxMessageBytes = maxMessageBytes;
     this.published = published;
     this.clock = clock;
     this.random = random;
@@ -886,6 +897,11 @@ class ServerChannel implements Channel {
           expiration: expiration === undefined ? undefined : Number(expiration),
         };
         this.#rabbit.published(properties);
+        const most = this.#rabbit.maxMessageBytes;
+        if (content.length > most)
+          throw new Refusal(
+            `PRECONDITION_FAILED - message size ${content.length} is larger than configured max size ${most}`,
+          );
         const routed = this.#rabbit.publish(exchange, key, message);
         if (mandatory && !routed) {
           const returned = { content, properties, fields: { deliveryTag: 0, redelivered: false } };

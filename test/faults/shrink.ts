@@ -1,9 +1,5 @@
-import { type Outcome, play, type Schedule } from "./world.ts";
-
-/** What kind of rule was broken, without names and numbers. */
-function kindOf(violation: string): string {
-  return violation.replace(/[\w.-]*\d[\w.#-]*/g, "#");
-}
+import type { Schedule } from "./schedule.ts";
+import { type Outcome, play } from "./world.ts";
 
 /**
  * The shortest schedule found by leaving out steps that still breaks one of the same rules: first halves, then quarters,
@@ -13,7 +9,7 @@ export async function shrink(
   schedule: Schedule,
 ): Promise<{ readonly schedule: Schedule; readonly outcome: Outcome }> {
   let best = { schedule, outcome: await play(schedule) };
-  const kinds = new Set(best.outcome.violations.map(kindOf));
+  const rules = new Set(best.outcome.violations.map(({ rule }) => rule));
   for (
     let size = Math.ceil(schedule.steps.length / 2);
     size >= 1;
@@ -23,8 +19,7 @@ export async function shrink(
       const steps = best.schedule.steps.toSpliced(at, size);
       const candidate = { ...best.schedule, steps };
       const outcome = await play(candidate);
-      if (outcome.violations.some((violation) => kinds.has(kindOf(violation))))
-        best = { schedule: candidate, outcome };
+      if (outcome.violations.some(({ rule }) => rules.has(rule))) best = { schedule: candidate, outcome };
       else at += size;
     }
   }

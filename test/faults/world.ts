@@ -2,145 +2,101 @@ import { Random } from "../../testkit/random.ts";
 import { VirtualClock } from "../../testkit/virtual-clock.ts";
 import { type Call, ProcessClock, SimulatedProcess } from "./process.ts";
 import { Rabbit } from "./rabbit.ts";
+import { DEADLINE_MS, FAULTS_END_MS, type Schedule, type Step } from "./schedule.ts";
 
-/** One thing that goes wrong, or one request. Times in milliseconds from the beginning. */
-export type Step =
-  | {
-      readonly at: number;
-      readonly do: "call";
-      readonly caller: number;
-      readonly id: string;
-      readonly ms: number;
-      readonly poison: boolean;
-    }
-  | {
-      readonly at: number;
-      readonly do: "kill-node" | "stop-node";
-      readonly node: number;
-      readonly backAfter: number;
-    }
-  | { readonly at: number; readonly do: "freeze" | "cut"; readonly node: number; readonly for: number }
-  | { readonly at: number; readonly do: "cut-caller"; readonly caller: number; readonly for: number }
-  | { readonly at: number; readonly do: "close-channel"; readonly node: number }
-  | { readonly at: number; readonly do: "close-all" }
-  | { readonly at: number; readonly do: "kill-member"; readonly member: number; readonly for: number }
-  | { readonly at: number; readonly do: "alarm"; readonly for: number }
-  | { readonly at: number; readonly do: "jump"; readonly node: number; readonly by: number };
-
-/** Everything that happens in one run, made from a seed. */
-export interface Schedule {
-  readonly seed: number;
-  readonly members: number;
-  readonly nodes: number;
-  readonly callers: number;
-  readonly steps: readonly Step[];
-}
-
-/** When the last fault is over, and nothing but the work is left. */
-const FAULTS_END_MS = 14_000;
-/** Time of every request: as long as it may take everything to recover after the last fault, several times over. */
-export const DEADLINE_MS = 60_000;
 /** For those that were killed last to come back, and for what they had to be given to others. */
 const SETTLING_MS = 10_000;
+/** When every request has ended: those of before the last fault, and the poison that is tried last. */
 const END_MS = FAULTS_END_MS + 2 * DEADLINE_MS + SETTLING_MS;
+/** After it, until everything that has a time of its own is gone: queues of nodes that died last too (2 min). */
+const AFTERMATH_MS = 130_000;
 /** Requests that a node computes at once. */
 const CONCURRENCY = 8;
-/** What a node's clock jumps in all: one that jumps past a request's deadline rightly takes the request for expired. */
-const MOST_JUMPED_MS = DEADLINE_MS / 2;
+/** What a message may take outside of queues, and what clocks may drift: so late a request may still begin. */
+const LATE_MS = 1500;
+/** Bytes that this RabbitMQ takes in one message. The packets of a simulated process are far smaller. */
+const MAX_MESSAGE_BYTES = 4096;
 const ACTION = "model.predict";
 
-/** A schedule by chance. */
-export function schedule(seed: number): Schedule {
-  const random = new Random(seed);
-  const pick = (count: number) => Math.floor(random.next() * count);
-  const upTo = (most: number) => Math.round(random.next() * most);
-  const members = random.next() < 0.5 ? 1 : 3;
-  const nodes = 2 + pick(3);
-  const callers = 1 + pick(2);
-  const poisons = random.next() < 0.5 ? 0 : 1 + pick(6);
-  const steps: Step[] = [];
-  const requests = 15 + pick(40);
-  for (let i = 0; i < requests; i++) {
-    const poison = i < poisons;
-    steps.push({
-      at: 2000 + upTo(FAULTS_END_MS - 4000),
-      do: "call",
-      caller: pick(callers),
-      id: `${poison ? "poison" : "call"}-${i}`,
-      ms: random.next() < 0.1 ? upTo(5000) : upTo(300),
-      poison,
-    });
-  }
-  const faults = pick(8);
-  const jumped = new Array<number>(nodes).fill(0);
-  for (let i = 0; i < faults; i++) {
-    const at = 2500 + upTo(FAULTS_END_MS - 6000);
-    const node = pick(nodes);
-    const most = FAULTS_END_MS - at;
-    const kinds: Step[] = [
-      { at, do: "kill-node", node, backAfter: 500 + upTo(4000) },
-      { at, do: "kill-node", node, backAfter: 500 + upTo(4000) },
-      { at, do: "stop-node", node, backAfter: 500 + upTo(4000) },
-      { at, do: "freeze", node, for: upTo(Math.min(most, 9000)) },
-      { at, do: "cut", node, for: upTo(Math.min(most, 9000)) },
-      { at, do: "cut-caller", caller: pick(callers), for: upTo(Math.min(most, 9000)) },
-      { at, do: "close-channel", node },
-      { at, do: "close-all" },
-      { at, do: "kill-member", member: pick(members), for: 1000 + upTo(6000) },
-      { at, do: "alarm", for: upTo(Math.min(most, 8000)) },
-      {
-        at,
-        do: "jump",
-        node,
-        by: (random.next() < 0.5 ? -1 : 1) * upTo(MOST_JUMPED_MS - (jumped[node] ?? 0)),
-      },
-    ];
-    const kind = kinds[pick(kinds.length)];
-    if (kind) steps.push(kind);
-    if (kind?.do === "jump") jumped[node] = (jumped[node] ?? 0) + Math.abs(kind.by);
-    // Misfortunes come together.
-    if (kind && random.next() < 0.3 && kind.do === "kill-node")
-      steps.push({ ...kind, at: at + upTo(1000), node: (node + 1) % nodes });
-  }
-  return { seed, members, nodes, callers, steps: steps.sort((a, b) => a.at - b.at) };
+/**
+ * The rules. Each names what was broken, so that a test can take a mechanism away and see its own rule fail.
+ */
+export const RULES = {
+  ended: "has no outcome",
+  once: "ended a second time",
+  lost: "was lost",
+  innocent: "is innocent and was convicted",
+  poison: "is poison and was not convicted",
+  twice: "ran twice at once",
+  late: "began after its deadline",
+  budget: "runs more than its prefetch",
+  start: "could not start, or was told to end",
+  stop: "could not stop in good order",
+  queue: "is left in a queue",
+  orphan: "is the queue of nobody",
+  map: "is left in a map",
+  timer: "is left on a clock",
+} as const;
+
+export type Rule = keyof typeof RULES;
+
+export interface Violation {
+  readonly rule: Rule;
+  /** Whose, and what. */
+  readonly about: string;
 }
 
 /** How a run ended. */
 export interface Outcome {
   /** Rules that were broken; none: all is well. */
-  readonly violations: readonly string[];
+  readonly violations: readonly Violation[];
   /** What happened, line by line. */
   readonly story: readonly string[];
 }
 
+type CallStep = Extract<Step, { do: "call" }>;
+
 interface Asked {
-  readonly poison: boolean;
-  readonly caller: number;
+  readonly step: CallStep;
   readonly at: number;
+  readonly timeout: number;
   outcome: string | undefined;
 }
 
 /** Runs a schedule to its end and looks whether the rules held. */
-export async function play({ seed, members, nodes, callers, steps }: Schedule): Promise<Outcome> {
+export async function play({
+  seed,
+  members,
+  nodes,
+  callers,
+  knowsLimit = true,
+  steps,
+}: Schedule): Promise<Outcome> {
   const time = new VirtualClock();
   const random = new Random(seed ^ 0x5eed);
+  const prefetches = new Random(seed ^ 0xb0d9e7);
   const rabbit = new Rabbit({
     clock: time,
     random,
     members,
     heartbeatSeconds: 2,
+    maxMessageBytes: MAX_MESSAGE_BYTES,
     published: ({ type, messageId: id = "", headers }) => {
       if (type === "TRIAL") triers.set(id, [...(triers.get(id) ?? []), String(headers["by"])]);
     },
   });
   const story: string[] = [];
-  const violations: string[] = [];
+  const violations: Violation[] = [];
   const asked = new Map<string, Asked>();
   const running = new Map<string, Set<string>>();
   /** What ran in an instance when somebody killed it. */
   const killedWith = new Map<string, readonly string[]>();
   /** Which instances asked to try a request alone. */
   const triers = new Map<string, string[]>();
+  /** Callers that an instance had a young request of: the first is young to it, however old it is. */
+  const heardBy = new Map<SimulatedProcess, Set<string>>();
+  /** Whether clocks and ways can be trusted: what stood still outside of a queue looks younger than it is. */
+  const timely = !steps.some((step) => ["jump", "freeze", "cut", "cut-caller", "alarm"].includes(step.do));
   /**
    * Whether a request had a process to itself, or was about to, when somebody killed it: no caller can tell that from
    * poison. So does what was computed and had not reached its caller.
@@ -148,28 +104,38 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
   const hitAlone = (id: string) =>
     triers.get(id)?.some((instance) => killedWith.get(instance)?.every((other) => other === id)) ?? false;
   const log = (line: string) => story.push(`${(time.now() / 1000).toFixed(3)} ${line}`);
-  const violate = (rule: string) => {
-    violations.push(rule);
-    log(`VIOLATION ${rule}`);
+  const violate = (rule: Rule, about: string) => {
+    violations.push({ rule, about });
+    log(`VIOLATION ${about}: ${RULES[rule]}`);
   };
   let instances = 0;
+  /** Nothing is expected any more but that what is left expires: heartbeats would only cost time. */
+  let quiet = false;
   let cuts = 0;
 
   const settle = (id: string, code: string) => {
     const request = asked.get(id);
-    if (!request || request.outcome !== undefined) return;
+    if (!request) return;
+    if (request.outcome !== undefined) {
+      violate("once", `${id}, ${request.outcome} and then ${code}`);
+      return;
+    }
     request.outcome = code;
-    asking[request.caller]?.forget(id);
     log(`${id} ended: ${code}`);
   };
 
   const work = (process: SimulatedProcess, call: Call) => {
     const mine = running.get(process.nodeID) ?? new Set();
     running.set(process.nodeID, mine);
-    if (mine.has(call.id)) violate(`${process.nodeID} ran ${call.id} twice at once`);
+    if (mine.has(call.id)) violate("twice", `${call.id} on ${process.nodeID}`);
     mine.add(call.id);
-    const step = steps.find((each) => each.do === "call" && each.id === call.id);
-    const { ms = 0, poison = false } = step?.do === "call" ? step : {};
+    if (mine.size > process.prefetch) violate("budget", `${process.nodeID} (${mine.size})`);
+    const request = asked.get(call.id);
+    const heard = heardBy.get(process) ?? new Set();
+    const late = request ? time.now() - request.at - request.timeout : 0;
+    if (late > LATE_MS && heard.has(call.sender) && timely) violate("late", `${call.id} by ${late} ms`);
+    if (request && time.now() - request.at < LATE_MS) heardBy.set(process, heard.add(call.sender));
+    const { ms = 0, poison = false } = request?.step ?? {};
     log(`${process.nodeID} runs ${call.id}${call.meta?.$suspect ? " as a suspect" : ""}`);
     const wait = mine.size > CONCURRENCY ? 100 * (mine.size - CONCURRENCY) : 0;
     process.clock.setTimeout(() => {
@@ -193,17 +159,20 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
       instanceID,
       actions,
       settings: {
-        prefetch: 16,
+        prefetch: 4 ** (1 + Math.floor(prefetches.next() * 3)),
         stealAfterMs: 200 + Math.round(random.next() * 600),
         maxDeadlineMs: DEADLINE_MS + Math.round(random.next() * 60_000),
+        ...(knowsLimit ? { maxMessageBytes: MAX_MESSAGE_BYTES } : {}),
       },
       clock: new ProcessClock(time, Math.round(random.next() * 1e6)),
       work,
       answered: settle,
+      fatal: (message) => violate("start", `${nodeID}, ${message}`),
       log,
     });
+    process.silent = quiet;
     running.delete(nodeID);
-    void process.start().catch((error: Error) => violate(`${nodeID} could not start: ${error.message}`));
+    void process.start().catch((error: Error) => violate("start", `${nodeID}, ${error.message}`));
     return process;
   };
 
@@ -228,16 +197,22 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
     time.setTimeout(() => link?.heal(cause), ms);
   };
 
-  const call = (step: Extract<Step, { do: "call" }>): void => {
-    const { id, caller, poison } = step;
+  const call = (step: CallStep): void => {
+    const { id, caller, timeout = DEADLINE_MS, huge = false } = step;
     const known = asked.get(id);
-    const request = known ?? { poison, caller, at: time.now(), outcome: undefined };
+    const request = known ?? { step, at: time.now(), timeout, outcome: undefined };
     asked.set(id, request);
-    const left = request.at + DEADLINE_MS - time.now();
-    if (!known) time.setTimeout(() => settle(id, "DEADLINE_EXCEEDED"), DEADLINE_MS);
+    const left = request.at + timeout - time.now();
+    // Moleculer's own timer: a request that is still pending ends by it.
+    if (!known)
+      time.setTimeout(() => {
+        asking[caller]?.forget(id);
+        if (request.outcome === undefined) settle(id, "DEADLINE_EXCEEDED");
+      }, timeout);
     if (request.outcome !== undefined || left <= 0) return;
+    const bytes = huge ? 2 * MAX_MESSAGE_BYTES : 0;
     // No node is known at this moment: whoever calls retries that, as the dispatcher does.
-    if (!asking[caller]?.call({ id, timeout: left }, ACTION)) time.setTimeout(() => call(step), 200);
+    if (!asking[caller]?.call({ id, timeout: left }, ACTION, bytes)) time.setTimeout(() => call(step), 200);
   };
 
   for (const step of steps) {
@@ -261,7 +236,7 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
               if (serving[step.node] === victim) serving[step.node] = start(victim.nodeID, [ACTION]);
             },
             (error: Error) => {
-              violate(`${victim.nodeID} could not stop in good order: ${error.message}`);
+              violate("stop", `${victim.nodeID}, ${error.message}`);
               crash(victim, step.backAfter);
             },
           );
@@ -298,25 +273,31 @@ export async function play({ seed, members, nodes, callers, steps }: Schedule): 
   }
 
   const isOver = () => [...asked.values()].every(({ outcome }) => outcome !== undefined);
-  for (let at = FAULTS_END_MS + SETTLING_MS; at < END_MS && !isOver(); at += 1000) await time.runUntil(at);
-  // Nothing is expected any more but that what is left expires: heartbeats would only cost time.
+  await time.runUntil(FAULTS_END_MS + SETTLING_MS);
+  while (time.now() < END_MS && !isOver()) await time.runUntil(time.now() + 1000);
+  quiet = true;
   for (const process of [...serving, ...asking]) process.silent = true;
-  await time.runUntil(END_MS);
-  for (const [id, { poison, outcome }] of asked) {
-    if (outcome === undefined) violate(`${id} never ended`);
-    else if (poison && outcome !== "POISON_REQUEST") violate(`${id} was not convicted: ${outcome}`);
-    else if (!poison && outcome === "POISON_REQUEST" && hitAlone(id)) log(`${id} had bad luck`);
-    else if (!poison && outcome === "POISON_REQUEST") violate(`${id} is innocent and was convicted`);
-    else if (!poison && outcome !== "ok") violate(`${id} was lost: ${outcome}`);
+  await time.runUntil(time.now() + AFTERMATH_MS);
+  for (const [id, { step, outcome, timeout }] of asked) {
+    const expected = step.poison ? "POISON_REQUEST" : step.huge ? "PAYLOAD_TOO_LARGE" : "ok";
+    if (outcome === expected || (outcome === "DEADLINE_EXCEEDED" && timeout < DEADLINE_MS)) continue;
+    if (outcome === undefined) violate("ended", id);
+    else if (step.poison) violate("poison", `${id}, ${outcome}`);
+    else if (outcome !== "POISON_REQUEST") violate("lost", `${id}, ${outcome}`);
+    else if (hitAlone(id)) log(`${id} had bad luck`);
+    else violate("innocent", id);
   }
-  for (const process of [...serving, ...asking]) {
-    const { asked: kept, served } = process.open;
-    if (process.alive && kept > 0) violate(`${process.nodeID} still keeps ${kept} requests`);
-    if (process.alive && served > 0) violate(`${process.nodeID} still works on ${served} requests`);
+  for (const process of [...serving, ...asking].filter(({ alive }) => alive)) {
+    for (const [what, count] of Object.entries(process.kept))
+      if (count > 0) violate("map", `${count} ${what} on ${process.nodeID}`);
+    if (process.clock.pending > 0) violate("timer", `${process.clock.pending} on ${process.nodeID}`);
   }
+  const own = new Set([...serving, ...asking].flatMap((process) => (process.alive ? process.ownQueues : [])));
   for (const { name, length, unacked } of rabbit.queues.values()) {
-    if (length + unacked > 0 && !name.endsWith("DEADLETTERS"))
-      violate(`${length} messages and ${unacked} unanswered ones are left in ${name}`);
+    const kept = /\.(NODE|REQX)\./.test(name) ? "own" : name.endsWith("DEADLETTERS") ? "letters" : "shared";
+    if (kept === "own" && !own.has(name)) violate("orphan", name);
+    if (kept !== "letters" && length + unacked > 0)
+      violate("queue", `${length} messages and ${unacked} unanswered ones in ${name}`);
   }
   return { violations, story };
 }
