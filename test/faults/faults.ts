@@ -1,19 +1,25 @@
 import { parseArgs } from "node:util";
-import { schedule } from "./schedule.ts";
+import { prove } from "./prove.ts";
+import { type Schedule, schedule } from "./schedule.ts";
 import { shrink } from "./shrink.ts";
+import { STORIES } from "./stories.ts";
 import { play, RULES, type Violation } from "./world.ts";
 
 const HELP = `Runs the transporter's own code against a model of RabbitMQ on a virtual clock, and lets chance choose what goes wrong: one
 schedule for each seed. A seed that breaks a rule is told as a short story, and is the same every time.
 
-    npm run faults -- --seeds 1000             seeds 1 to 1000
+    npm run faults -- --seeds 1000             what once went wrong, then seeds 1 to 1000
     npm run faults -- --seed 42                one, with its whole story
+    npm run faults -- --prove                  takes each mechanism away and sees its rule fail
 
   --seeds N      how many                                          1000
   --from N       the first                                         1
   --seed N       only this one
+  --story NAME   only the stories that begin so, told
   --all          go on after a violation
   --no-shrink    tell the whole story
+  --prove        see that the rules can fail
+  --mutation NAME    with --prove: only this one
 `;
 
 const { values } = parseArgs({
@@ -21,6 +27,9 @@ const { values } = parseArgs({
     seeds: { type: "string", default: "1000" },
     from: { type: "string", default: "1" },
     seed: { type: "string" },
+    story: { type: "string" },
+    prove: { type: "boolean", default: false },
+    mutation: { type: "string" },
     all: { type: "boolean", default: false },
     "no-shrink": { type: "boolean", default: false },
     help: { type: "boolean", default: false },
@@ -37,32 +46,49 @@ function whole(option: "seeds" | "from" | "seed"): number {
   throw new RangeError(`Expected --${option} to be a whole number from 1 but received "${values[option]}"`);
 }
 
-if (values.help) {
-  console.log(HELP);
-} else {
-  const [from, count] = values.seed === undefined ? [whole("from"), whole("seeds")] : [whole("seed"), 1];
-  const began = performance.now();
-  const failed: number[] = [];
-  for (let seed = from; seed < from + count; seed++) {
-    const planned = schedule(seed);
-    const { violations, story } = await play(planned);
-    if (violations.length === 0) {
-      if (values.seed !== undefined) console.log(story.join("\n"));
-      continue;
-    }
-    failed.push(seed);
-    console.log(`seed ${seed}: ${violations.map(describe).join("; ")}`);
-    if (values.all) continue;
-    const short = values["no-shrink"]
-      ? { schedule: planned, outcome: { violations, story } }
-      : await shrink(planned);
-    console.log(`${planned.steps.length} steps, shrunk to ${short.schedule.steps.length}:`);
-    console.log(short.outcome.story.join("\n"));
-    break;
+/** @returns whether no rule was broken */
+async function tell(name: string, planned: Schedule, whole: boolean): Promise<boolean> {
+  const { violations, story } = await play(planned);
+  if (violations.length === 0) {
+    if (whole) console.log(story.join("\n"));
+    return true;
   }
-  const seconds = (performance.now() - began) / 1000;
-  console.log(
-    `${failed.length === 0 ? `${count} seeds` : `${failed.length} seeds with violations`} in ${seconds.toFixed(1)} s`,
-  );
-  if (failed.length > 0) process.exitCode = 1;
+  console.log(`${name}: ${violations.map(describe).join("; ")}`);
+  if (values.all) return false;
+  const short = values["no-shrink"]
+    ? { schedule: planned, outcome: { violations, story } }
+    : await shrink(planned);
+  console.log(`${planned.steps.length} steps, shrunk to ${short.schedule.steps.length}:`);
+  console.log(short.outcome.story.join("\n"));
+  return false;
 }
+
+function* schedules(): Generator<readonly [name: string, schedule: Schedule]> {
+  if (values.seed !== undefined) {
+    yield [`seed ${whole("seed")}`, schedule(whole("seed"))];
+    return;
+  }
+  for (const { name, schedule } of STORIES) if (name.startsWith(values.story ?? "")) yield [name, schedule];
+  if (values.story !== undefined) return;
+  const from = whole("from");
+  for (let seed = from; seed < from + whole("seeds"); seed++) yield [`seed ${seed}`, schedule(seed)];
+}
+
+async function main(): Promise<boolean> {
+  if (values.prove) return prove(values.mutation, console.log);
+  const began = performance.now();
+  const told = values.seed !== undefined || values.story !== undefined;
+  let [played, failed] = [0, 0];
+  for (const [name, planned] of schedules()) {
+    played++;
+    if (await tell(name, planned, told)) continue;
+    failed++;
+    if (!values.all) break;
+  }
+  const seconds = ((performance.now() - began) / 1000).toFixed(1);
+  console.log(`${played} schedules, ${failed} with violations, in ${seconds} s`);
+  return played > 0 && failed === 0;
+}
+
+if (values.help) console.log(HELP);
+else if (!(await main())) process.exitCode = 1;

@@ -13,6 +13,8 @@ export type Step =
       readonly huge?: boolean;
       /** Milliseconds its caller waits. @default DEADLINE_MS */
       readonly timeout?: number;
+      /** Whether that may be too short. */
+      readonly mayExpire?: boolean;
     }
   | {
       readonly at: number;
@@ -26,7 +28,8 @@ export type Step =
   | { readonly at: number; readonly do: "close-all" }
   | { readonly at: number; readonly do: "kill-member"; readonly member: number; readonly for: number }
   | { readonly at: number; readonly do: "alarm"; readonly for: number }
-  | { readonly at: number; readonly do: "jump"; readonly node: number; readonly by: number };
+  | { readonly at: number; readonly do: "jump"; readonly node: number; readonly by: number }
+  | { readonly at: number; readonly do: "jump-caller"; readonly caller: number; readonly by: number };
 
 /** Everything that happens in one run, made from a seed. */
 export interface Schedule {
@@ -77,7 +80,9 @@ export function schedule(seed: number): Schedule {
       ms: random.next() < 0.1 ? upTo(5000) : upTo(300),
       poison,
       huge: !poison && huge && i === requests - 1,
-      ...(!poison && more.next() < HURRIED ? { timeout: 200 + Math.round(more.next() * 3000) } : {}),
+      ...(!poison && more.next() < HURRIED
+        ? { timeout: 200 + Math.round(more.next() * 3000), mayExpire: true }
+        : {}),
     });
   }
   const faults = pick(8);

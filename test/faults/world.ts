@@ -93,10 +93,12 @@ export async function play({
   const killedWith = new Map<string, readonly string[]>();
   /** Which instances asked to try a request alone. */
   const triers = new Map<string, string[]>();
-  /** Callers that an instance had a young request of: the first is young to it, however old it is. */
-  const heardBy = new Map<SimulatedProcess, Set<string>>();
+  /** When a process had its first young request of each caller: what is first of all is young to it, however old it is. */
+  const heardBy = new Map<SimulatedProcess, Map<string, number>>();
   /** Whether clocks and ways can be trusted: what stood still outside of a queue looks younger than it is. */
-  const timely = !steps.some((step) => ["jump", "freeze", "cut", "cut-caller", "alarm"].includes(step.do));
+  const timely = !steps.some((step) =>
+    ["jump", "jump-caller", "freeze", "cut", "cut-caller", "alarm"].includes(step.do),
+  );
   /**
    * Whether a request had a process to itself, or was about to, when somebody killed it: no caller can tell that from
    * poison. So does what was computed and had not reached its caller.
@@ -131,10 +133,14 @@ export async function play({
     mine.add(call.id);
     if (mine.size > process.prefetch) violate("budget", `${process.nodeID} (${mine.size})`);
     const request = asked.get(call.id);
-    const heard = heardBy.get(process) ?? new Set();
-    const late = request ? time.now() - request.at - request.timeout : 0;
-    if (late > LATE_MS && heard.has(call.sender) && timely) violate("late", `${call.id} by ${late} ms`);
-    if (request && time.now() - request.at < LATE_MS) heardBy.set(process, heard.add(call.sender));
+    if (request) {
+      const heard = heardBy.get(process) ?? new Map<string, number>();
+      heardBy.set(process, heard);
+      const age = time.now() - request.at;
+      const knew = (heard.get(call.sender) ?? Number.POSITIVE_INFINITY) < request.at;
+      if (age > request.timeout + LATE_MS && knew && timely) violate("late", `${call.id}, ${age} ms old`);
+      if (age < LATE_MS && !heard.has(call.sender)) heard.set(call.sender, time.now());
+    }
     const { ms = 0, poison = false } = request?.step ?? {};
     log(`${process.nodeID} runs ${call.id}${call.meta?.$suspect ? " as a suspect" : ""}`);
     const wait = mine.size > CONCURRENCY ? 100 * (mine.size - CONCURRENCY) : 0;
@@ -265,6 +271,9 @@ export async function play({
           rabbit.block("low on memory");
           time.setTimeout(() => rabbit.unblock(), step.for);
           return undefined;
+        case "jump-caller":
+          asking[step.caller]?.clock.jump(step.by);
+          return undefined;
         case "jump":
           serving[step.node]?.clock.jump(step.by);
           return undefined;
@@ -278,9 +287,9 @@ export async function play({
   quiet = true;
   for (const process of [...serving, ...asking]) process.silent = true;
   await time.runUntil(time.now() + AFTERMATH_MS);
-  for (const [id, { step, outcome, timeout }] of asked) {
+  for (const [id, { step, outcome }] of asked) {
     const expected = step.poison ? "POISON_REQUEST" : step.huge ? "PAYLOAD_TOO_LARGE" : "ok";
-    if (outcome === expected || (outcome === "DEADLINE_EXCEEDED" && timeout < DEADLINE_MS)) continue;
+    if (outcome === expected || (outcome === "DEADLINE_EXCEEDED" && step.mayExpire)) continue;
     if (outcome === undefined) violate("ended", id);
     else if (step.poison) violate("poison", `${id}, ${outcome}`);
     else if (outcome !== "POISON_REQUEST") violate("lost", `${id}, ${outcome}`);
