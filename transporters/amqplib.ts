@@ -112,7 +112,9 @@ class AmqplibChannel implements Channel {
   }
 
   async get(queue: string): Promise<Message | undefined> {
-    const message = await this.#channel.get(queue);
+    const message = await this.#channel.get(queue).catch((reason: unknown) => {
+      throw asError(reason);
+    });
     return message === false ? undefined : (message as Message);
   }
 
@@ -128,6 +130,13 @@ class AmqplibChannel implements Channel {
   close(): Promise<void> {
     return this.#channel.close() as unknown as Promise<void>;
   }
+}
+
+/** Only this command of amqplib's rejects with the frame by which RabbitMQ closed the channel. */
+function asError(reason: unknown): Error {
+  if (reason instanceof Error) return reason;
+  const { fields } = reason as { readonly fields?: { readonly replyText?: string } };
+  return new Error(fields?.replyText ?? "The channel was closed");
 }
 
 /** amqplib throws where a channel is closed, also when we have not been told yet. */
