@@ -14,8 +14,8 @@ export type Order =
   | { readonly do: "start"; readonly setup: Setup }
   /** Answers once every transporter is alive and, on callers, `nodes` model nodes are known. */
   | { readonly do: "converged"; readonly nodes: number }
-  /** CPU seconds used so far. */
-  | { readonly do: "cpu" }
+  /** CPU seconds used so far, and what predictions took. */
+  | { readonly do: "figures" }
   /**
    * Keeps `inFlight` calls open for `warmUpMs` and `ms` after it; answers how many of the latter's were answered and how
    * many failed, and what CPU time that took.
@@ -39,11 +39,21 @@ export interface Report {
   readonly failed: number;
   /** CPU seconds: of the calls, or so far. */
   readonly cpu: number;
+  /** Mean milliseconds of a prediction, so far: on a busy machine timers are late. */
+  readonly engineMs: number;
 }
 
-const NOTHING: Report = { answered: 0, failed: 0, cpu: 0 };
+const NOTHING: Report = { answered: 0, failed: 0, cpu: 0, engineMs: 0 };
 
 const brokers: ServiceBroker[] = [];
+let [predictions, sleptMs] = [0, 0];
+
+async function sleep(ms: number): Promise<void> {
+  const began = performance.now();
+  await delay(ms);
+  predictions++;
+  sleptMs += performance.now() - began;
+}
 
 function create({ role, url, namespace, serviceMs }: Setup, index: number): ServiceBroker {
   const transporter = new AmqpTransporter({ url, hearsOthers: () => role === "caller" });
@@ -67,7 +77,7 @@ function create({ role, url, namespace, serviceMs }: Setup, index: number): Serv
       name: "model",
       actions: {
         predict: async (_: Context) => {
-          last = last.then(() => delay(serviceMs));
+          last = last.then(() => sleep(serviceMs));
           await last;
           return broker.nodeID;
         },
@@ -115,7 +125,7 @@ async function callFor(inFlight: number, warmUpMs: number, ms: number): Promise<
   await delay(ms);
   const used = cpu() - before;
   await Promise.all(calls);
-  return { answered, failed, cpu: used };
+  return { ...NOTHING, answered, failed, cpu: used };
 }
 
 async function obey(order: Order): Promise<Report> {
@@ -129,8 +139,8 @@ async function obey(order: Order): Promise<Report> {
     case "converged":
       while (!isConverged(order.nodes)) await delay(20);
       return NOTHING;
-    case "cpu":
-      return { ...NOTHING, cpu: cpu() };
+    case "figures":
+      return { ...NOTHING, cpu: cpu(), engineMs: predictions === 0 ? 0 : sleptMs / predictions };
     case "call":
       return callFor(order.inFlight, order.warmUpMs, order.ms);
   }

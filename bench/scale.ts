@@ -52,8 +52,10 @@ interface Row {
   readonly callerCores: number;
   /** Seconds until all are connected and known again, after every connection was lost at once. */
   readonly convergence: number;
-  /** Calls answered, a second, as a share of what the engines can do. */
+  /** Calls answered, a second, as a share of what the engines can do, one after the other. */
   readonly share: number;
+  /** What one prediction took, milliseconds: more than `SERVICE_MS` as far as the machine's timers are late. */
+  readonly engineMs: number;
   readonly failed: number;
   /** Calls answered, a second, and cores of one caller and of RabbitMQ meanwhile. */
   readonly calls: number;
@@ -128,7 +130,7 @@ async function measure(nodes: number, callers: number, seconds: number): Promise
     const converged = () =>
       Promise.all([model, ...asking].map((worker) => worker.ask({ do: "converged", nodes })));
     const callerCpu = async () =>
-      sum(await Promise.all(asking.map((each) => each.ask({ do: "cpu" }))), "cpu");
+      sum(await Promise.all(asking.map((each) => each.ask({ do: "figures" }))), "cpu");
     await converged();
     await delay(3000);
 
@@ -136,7 +138,7 @@ async function measure(nodes: number, callers: number, seconds: number): Promise
       at: performance.now(),
       ...(await scrape(metricsPort)),
       rabbit: await cpuOf(rabbit),
-      node: (await model.ask({ do: "cpu" })).cpu,
+      node: (await model.ask({ do: "figures" })).cpu,
       caller: await callerCpu(),
     });
     const before = await look();
@@ -158,6 +160,7 @@ async function measure(nodes: number, callers: number, seconds: number): Promise
       ),
     ]);
     const calls = sum(reports, "answered") / seconds;
+    const { engineMs } = await model.ask({ do: "figures" });
     return {
       nodes,
       callers,
@@ -168,7 +171,8 @@ async function measure(nodes: number, callers: number, seconds: number): Promise
       nodeCores: rate("node") / nodes,
       callerCores: rate("caller") / callers,
       convergence,
-      share: calls / (nodes * (1000 / SERVICE_MS)),
+      share: calls / (nodes * (1000 / engineMs)),
+      engineMs,
       failed: sum(reports, "failed"),
       calls,
       busyCallerCores: sum(reports, "cpu") / seconds / callers,
@@ -238,6 +242,7 @@ function printBusy(rows: readonly Row[]): void {
     [
       "Model nodes",
       "Callers",
+      "A prediction, ms",
       "Calls /s",
       "Work done of N×",
       "A caller, cores",
@@ -247,6 +252,7 @@ function printBusy(rows: readonly Row[]): void {
     rows.map((row) => [
       row.nodes,
       row.callers,
+      row.engineMs.toFixed(0),
       row.calls.toFixed(0),
       `${row.share.toFixed(2)}${row.failed > 0 ? `, ${row.failed} failed` : ""}`,
       row.busyCallerCores.toFixed(2),
