@@ -237,7 +237,7 @@ export class Requester {
         appId: nodeID,
         type: "REQ",
         expiration: Math.ceil(left),
-        // Of this copy: how long it can have waited since is known.
+        // Not from its beginning: whoever takes it believes that it was not longer on its way than queues keep it.
         headers: { action, by: instanceID, at: now, timeout: left, attempts: 0 },
         mandatory: true,
       },

@@ -109,6 +109,17 @@ test("all that waits is sent again over a new connection, no faster than RabbitM
   expect(ids(next)).toEqual(["r0", "r1", "r2", "r3", "r4", "r5"]);
 });
 
+test("a request that had to wait bears what is left of its time, from when it is sent", async () => {
+  const { channel, clock, requester, send } = caller();
+  requester.pause();
+  send("r");
+  await clock.advance(10_000);
+  requester.resume(channel);
+  expect(channel.published.map(({ options }) => options.headers)).toEqual([
+    expect.objectContaining({ at: clock.now(), timeout: 50_000 }),
+  ]);
+});
+
 test("a request that RabbitMQ would not take is refused before it is sent", () => {
   const { channel, refused, requester, send } = caller({ maxMessageBytes: 1000 });
   send("fits", 1000);
