@@ -43,10 +43,14 @@ COPY public public
 COPY lib lib
 COPY bin bin
 COPY mixins mixins
-COPY services services
+COPY services/gateway.service.ts services/dispatcher.service.ts services/
 # Nothing is written: the root may be read-only. Port 9100 has health and metrics of every role.
 ENV NODE_ENV=production ADMIN_PORT=9100
+# What Node compiles at a start is compiled here, by the user who starts it: a start from the image takes half the time.
+RUN mkdir node_modules/.cache && chown 1000:1000 node_modules/.cache
 USER 1000:1000
+RUN ["node", "bin/warm.ts"]
+COPY services services
 EXPOSE 3000 9100
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["node", "bin/healthcheck.ts"]
 CMD ["node", "bin/start.ts"]

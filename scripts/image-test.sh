@@ -150,6 +150,12 @@ podman exec "$CONTAINER" node bin/healthcheck.ts || fail "the health check fails
 podman exec "$CONTAINER" sh -c 'touch /app/x 2>/dev/null' && fail "the root can be written to"
 stop "$CONTAINER"
 
+say "starting it again: what Node compiles is there already"
+compiled=$(podman run --rm --no-healthcheck --network host "${LIMITS[@]}" --entrypoint sh "$IMAGE" -c \
+  'ls node_modules/.cache/node/*-1000/* | wc -l; du -sm node_modules/.cache | cut -f1')
+[ "$(head -n1 <<<"$compiled")" -gt 300 ] || fail "only $compiled files in the compile cache"
+say "compile cache: $(tr '\n' ' ' <<<"$compiled")files and MB"
+
 say "running it, models mounted"
 run "dl-lambda-mounted-$$" --volume "$PWD/models:/mnt/models:ro" --env MODELS_DIR=/mnt/models
 curl --silent --fail "127.0.0.1:$PORT/api/models" | grep -q '"state":"ready"' || fail "no model is ready"
