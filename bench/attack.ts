@@ -1,10 +1,10 @@
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { type Assault, assaults, classify } from "../testkit/assaults.ts";
 import { percentile } from "../testkit/percentile.ts";
 import { privateMemory } from "../testkit/processes.ts";
 import { startServer } from "../testkit/server.ts";
-import { type Assault, assaults, classify } from "./assaults.ts";
 import { generatePhotos } from "./decode.ts";
 
 /**
