@@ -1,8 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { z } from "zod";
 import { ServingError } from "../errors.ts";
-import { MAX_SERVED } from "./policy.ts";
-import type { Wishes } from "./versions.ts";
+import { MAX_SERVED, type Wishes } from "./policy.ts";
 
 const version = z.int("a whole number of at least 1").min(1, "a whole number of at least 1");
 const share = z.number().gt(0, "a number above 0").max(1, "a number of at most 1");

@@ -31,3 +31,17 @@ export function selected(policy: VersionPolicy, there: readonly number[]): numbe
   if ("latest" in policy) return newestFirst.slice(0, policy.latest);
   return newestFirst.filter((version) => policy.specific.includes(version));
 }
+
+/** What is asked of a service besides its policy. */
+export interface Wishes {
+  /** Served whatever the policy says. */
+  readonly load: readonly number[];
+  /** Not served, unless nothing else is left. */
+  readonly unload: readonly number[];
+  /** Fingerprints that were taken back somewhere: never served. */
+  readonly refused: readonly string[];
+  /** Who names no version gets this one, if it is ready. */
+  readonly stable?: number | undefined;
+  /** Served besides what the policy says, which is applied to the others. */
+  readonly canary?: number | undefined;
+}

@@ -3,7 +3,7 @@ import { type Clock, systemClock } from "../request/clock.ts";
 import type { StateMachine } from "../state-machine.ts";
 import type { PredictResult, VersionReport } from "../types.ts";
 import type { ModelId } from "./identity.ts";
-import { selected, type VersionPolicy } from "./policy.ts";
+import { selected, type VersionPolicy, type Wishes } from "./policy.ts";
 import { Probation, type ProbationOptions } from "./probation.ts";
 import type { Found, Listing, Problem, Repository } from "./repository.ts";
 import { type VersionState, versionState } from "./version-state.ts";
@@ -21,20 +21,6 @@ export type VersionEvent =
   | { readonly event: "taken back"; readonly version: number; readonly id: ModelId; readonly reason: string }
   /** The repository, or an origin of it, cannot be read. */
   | { readonly event: "unreadable"; readonly reason: string };
-
-/** What is asked of a service besides its policy. */
-export interface Wishes {
-  /** Served whatever the policy says. */
-  readonly load: readonly number[];
-  /** Not served, unless nothing else is left. */
-  readonly unload: readonly number[];
-  /** Fingerprints that were taken back somewhere: never served. */
-  readonly refused: readonly string[];
-  /** Who names no version gets this one, if it is ready. */
-  readonly stable?: number | undefined;
-  /** Served besides what the policy says, which is applied to the others. */
-  readonly canary?: number | undefined;
-}
 
 export interface VersionsOptions<V extends Loaded> {
   /** The service's name. */
