@@ -95,6 +95,20 @@ const headers = makeValidator<readonly (readonly [string, string])[]>((input) =>
   }
 });
 
+/** `<model>=<address>`, by the models' names. */
+const remoteEngines = makeValidator<readonly (readonly [model: string, url: string])[]>((input) => {
+  const pairs = listOf(input).map((pair) => {
+    const [, name = "", url = ""] = /^([^=]+)=(.*)$/.exec(pair) ?? [];
+    return [name, url] as const;
+  });
+  for (const [name, url] of pairs) {
+    if (name === "" || !isAddress(url, /^https?:\/\/(?=.)/)) {
+      throw new Error(`expected <model>=http://… pairs joined by ",", ${ENCODED}`);
+    }
+  }
+  return pairs;
+});
+
 /** From 0 to 1. */
 const share = makeValidator<number>((input) => {
   const value = Number(input);
@@ -162,6 +176,10 @@ export const VARIABLES = {
     desc: "whether the origin may redirect to private addresses",
   }),
   MODELS_MAX_BYTES: whole(1)({ default: 1_073_741_824, desc: "largest version that is fetched" }),
+  REMOTE_ENGINES: remoteEngines({
+    default: [] as readonly (readonly [string, string])[],
+    desc: "servers that compute models here, instead of the addresses in their manifests: `<model>=http://user:password@host:8000`, several joined by `,`",
+  }),
   TRANSPORTER: transporterUrl({
     default: "",
     desc: 'RabbitMQ, amqp:// or amqps:// (a private authority: NODE_EXTRA_CA_CERTS), several joined by ";"; empty: one process alone',

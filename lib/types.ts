@@ -42,6 +42,8 @@ export interface ServedVersion {
   readonly trial?: true;
   /** What computes it, for people: `ONNX Runtime 1.30.0`; before it is loaded the name of its runtime. */
   readonly engine?: string;
+  /** What computes it is away, or dies again and again: who asks would be refused. */
+  readonly down?: true;
   readonly input: InputSpec;
   readonly task: {
     readonly name: string;

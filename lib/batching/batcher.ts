@@ -298,14 +298,17 @@ export class Batcher<I, O, S extends Slot = Slot> {
     let error: Error | undefined;
     let next: Consequence = "failed";
     this.#running++;
+    const abandoned = new Abandonment(items.map(({ request }) => request.signal));
     try {
       const inputs = items.map(({ input }) => input);
-      results = await run(inputs, slot, { deadline: Math.max(...deadlines(items)) });
+      const scope = { deadline: Math.max(...deadlines(items)), signal: abandoned.signal };
+      results = await run(inputs, slot, scope);
       error = this.#brokenContract(results, items.length);
     } catch (thrown) {
       error = types.isNativeError(thrown) ? thrown : new Error(inspect(thrown));
       next = consequence({ size: items.length, how: howItFailed(error), deathsAlone });
     }
+    abandoned.unwatch();
     this.#running--;
     const computeMs = clock.now() - startedAt;
     if (!error) this.#policies.of(slot.kind).observe(items.length, computeMs);
@@ -370,9 +373,35 @@ export class Batcher<I, O, S extends Slot = Slot> {
   }
 }
 
+/** Of what computes elsewhere: it has no time, or nobody waits for it any more. */
+const NOT_COMPUTED: ReadonlySet<string> = new Set(["MODEL_UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"]);
+
 function howItFailed(error: Error | undefined): Failure["how"] {
+  if (error instanceof ServingError && NOT_COMPUTED.has(error.type)) return "not computed";
   if (!(error instanceof ServingError) || error.type !== "ENGINE_CRASHED") return "refused";
   return (error as EngineCrashedError).killed ? "killed" : "crashed";
+}
+
+/** A signal that is aborted when all of several are. */
+class Abandonment {
+  readonly #controller = new AbortController();
+  readonly #signals: readonly (AbortSignal | undefined)[];
+  readonly #look = () => {
+    if (this.#signals.every((signal) => signal?.aborted)) this.#controller.abort(new CancelledError());
+  };
+
+  constructor(signals: readonly (AbortSignal | undefined)[]) {
+    this.#signals = signals;
+    for (const signal of new Set(signals)) signal?.addEventListener("abort", this.#look);
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  unwatch(): void {
+    for (const signal of new Set(this.#signals)) signal?.removeEventListener("abort", this.#look);
+  }
 }
 
 function deadlines<I, O>(items: readonly Item<I, O>[]): number[] {

@@ -2,8 +2,11 @@
 export interface Failure {
   /** Its items. */
   readonly size: number;
-  /** How: the runtime refused it, or the engine died under it; of its own accord, or killed by someone else. */
-  readonly how: "refused" | "crashed" | "killed";
+  /**
+   * How: the runtime refused it, or the engine died under it; of its own accord, or killed by someone else. Or it was
+   * not computed at all, which is no item's fault.
+   */
+  readonly how: "refused" | "crashed" | "killed" | "not computed";
   /** Engines that died before under its one item, when it was alone. */
   readonly deathsAlone: number;
 }
@@ -12,7 +15,7 @@ export interface Failure {
 export type Consequence =
   /** They are tried again in parts of at most so many, one after the other. */
   | { readonly tryAgain: number }
-  /** Its one item fails with the batch's error. */
+  /** Its items fail with the batch's error. */
   | "failed"
   /** Its one item is what kills engines. */
   | "poison";
@@ -23,6 +26,7 @@ export type Consequence =
  * alone when two engines died is to blame, unless the second was killed by someone else: nobody knows then.
  */
 export function consequence({ size, how, deathsAlone }: Failure): Consequence {
+  if (how === "not computed") return "failed";
   if (how === "refused") return size === 1 ? "failed" : { tryAgain: Math.ceil(size / 2) };
   if (size > 1 || deathsAlone === 0) return { tryAgain: 1 };
   return how === "killed" ? "failed" : "poison";

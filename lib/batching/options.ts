@@ -16,7 +16,7 @@ export interface BatcherOptions<I, O, S extends Slot = Slot> {
   readonly run: (
     inputs: readonly I[],
     slot: S,
-    scope: { readonly deadline: number },
+    scope: { readonly deadline: number; readonly signal: AbortSignal },
   ) => Promise<readonly (O | Error)[]>;
   /**
    * Most items in one batch. Minimum: 1. Batches are taken from the queue, so keep `maxQueueSize` at least this.

@@ -1,3 +1,4 @@
+import type { Remote } from "./remote/part.ts";
 import type { TensorSpec, Tensors } from "./tensors.ts";
 
 /** `(value - mean) / std` for each channel; values are 0–255. */
@@ -27,6 +28,8 @@ export interface EngineSpec {
    * `[channels, height, width]` or as it lies: the engine makes them.
    */
   readonly planes?: Readonly<Record<string, Normalisation>>;
+  /** Where it is computed, if not here. */
+  readonly remote?: Remote;
   /** Threads for one run. */
   readonly threads: number;
 }
@@ -49,6 +52,8 @@ export interface Signature {
 export interface RunScope {
   /** When nobody waits for the result any more, on the clock of `performance.now()`; Infinity: never. */
   readonly deadline: number;
+  /** Aborted when everyone who waited has hung up; what cannot be interrupted computes on. */
+  readonly signal?: AbortSignal;
 }
 
 /**

@@ -14,6 +14,10 @@ export interface InstanceOptions {
   readonly clock: Clock;
   /** Longest time to load and warm up, milliseconds. */
   readonly loadTimeoutMs: number;
+  /** What never worked is tried again as well: what computes is elsewhere, and may be away when this starts. */
+  readonly patient?: boolean;
+  /** Tries the model after each load and warm-up. @returns what is wrong with it; undefined: nothing */
+  readonly prove?: (run: (item: Tensors) => Promise<Tensors | Error>) => Promise<string | undefined>;
   /** Told of every change of {@link Instance.state}. */
   readonly onState: () => void;
   /** Told when the engine died, with all that is known of why: for the log, it may hold paths of the server. */
@@ -81,11 +85,15 @@ export class Instance {
   }
 
   /**
-   * Loads the first engine. If that fails there is no second: the instance is closed.
+   * Loads the first engine. If that fails there is no second: the instance is closed; a patient one goes on trying.
    *
    * @throws EngineCrashedError
    */
   async load(): Promise<void> {
+    if (this.#options.patient) {
+      this.#proven = true;
+      return this.#start().catch(() => {});
+    }
     try {
       await this.#start();
       this.#proven = true;
@@ -162,6 +170,7 @@ export class Instance {
       if (this.#state.is("loading")) this.#move("warming");
       const problems = contradictions(spec, signature);
       if (problems.length === 0) problems.push(...(await warmUpFaults(engine, spec)));
+      if (problems.length === 0) problems.push(...(await this.#faults(engine)));
       if (problems.length > 0) throw new EngineCrashedError(name, problems.join("; "));
       if (this.#state.is("warming")) this.#move("ready");
     } catch (error) {
@@ -169,6 +178,17 @@ export class Instance {
       await engine.close();
       throw error;
     }
+  }
+
+  async #faults(engine: Engine): Promise<string[]> {
+    const { prove, spec } = this.#options;
+    const fault = await prove?.(async (item) => {
+      const outputs = await engine.run(item, 1, { deadline: Number.POSITIVE_INFINITY });
+      return outputFault(spec, outputs, 1) === undefined
+        ? (settledItems(outputs, 1)[0] ?? new Error("no answer"))
+        : new Error("no answer");
+    });
+    return fault === undefined ? [] : [fault];
   }
 
   /** The engine died, or is of no use. Once for each engine; one that was closed on purpose is no loss. */

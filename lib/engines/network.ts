@@ -5,7 +5,7 @@ import type { ModelId } from "../models/identity.ts";
 import { type Clock, systemClock } from "../request/clock.ts";
 import type { Cores } from "./cores.ts";
 import type { Engine, EngineSpec } from "./engine.ts";
-import { EnginePool, type EngineSlot, GIVEN_UP, type PoolState } from "./pool.ts";
+import { EnginePool, type EnginePoolOptions, type EngineSlot, GIVEN_UP, type PoolState } from "./pool.ts";
 import { stack, type Tensors } from "./tensors.ts";
 
 export type BatchingOptions = Pick<
@@ -22,6 +22,9 @@ export interface NetworkOptions {
   /** Engines, each with the weights in memory. */
   readonly instances: number;
   readonly cores: Cores;
+  /** See {@link EnginePoolOptions}. */
+  readonly elsewhere?: boolean;
+  readonly prove?: EnginePoolOptions["prove"];
   /** Items as one batch for the engines. @default stack */
   readonly collate?: (items: readonly Tensors[]) => Tensors;
   /** `maxBatchSize` is at most what the model can compute. */
@@ -38,6 +41,7 @@ export class Network {
   readonly id: ModelId;
   readonly #pool: EnginePool;
   readonly #batcher: Batcher<Tensors, Tensors, EngineSlot>;
+  readonly #watchers = new Set<() => void>();
 
   constructor(options: NetworkOptions) {
     const { id, spec, batching, collate = stack, clock = systemClock } = options;
@@ -51,6 +55,7 @@ export class Network {
         // What waits would wait in vain: another node may have an engine that works.
         if (GIVEN_UP.has(state)) this.#batcher.reject(new ModelUnavailableError(name));
         onState(state);
+        for (const watcher of this.#watchers) watcher();
       },
     });
     this.#batcher = new Batcher<Tensors, Tensors, EngineSlot>({
@@ -66,6 +71,17 @@ export class Network {
 
   get state(): PoolState {
     return this.#pool.state;
+  }
+
+  /** Whether work is not refused at once. */
+  get available(): boolean {
+    return !GIVEN_UP.has(this.state);
+  }
+
+  /** @param watcher told when {@link state} has changed @returns ends it */
+  watch(watcher: () => void): () => void {
+    this.#watchers.add(watcher);
+    return () => void this.#watchers.delete(watcher);
   }
 
   /** See {@link EnginePool.runtime}. */
@@ -90,7 +106,7 @@ export class Network {
    * @throws MODEL_UNAVAILABLE if no engine can be had
    */
   async submit(items: readonly Tensors[], options: SubmitOptions): Promise<SettledItem<Tensors>[]> {
-    if (GIVEN_UP.has(this.state)) throw new ModelUnavailableError(this.id.name);
+    if (!this.available) throw new ModelUnavailableError(this.id.name);
     return this.#batcher.submit(items, options);
   }
 

@@ -6,12 +6,13 @@ import type { ModelId } from "../models/identity.ts";
 import { healthOf } from "../telemetry/health.ts";
 import { count, liveGauge } from "../telemetry/metrics.ts";
 import { BatchObserver } from "../telemetry/observe.ts";
-import { cores } from "./cores.ts";
+import { Cores, cores } from "./cores.ts";
 import type { EngineSpec } from "./engine.ts";
 import { type Lease, Leases } from "./leases.ts";
-import { type BatchingOptions, Network } from "./network.ts";
+import { type BatchingOptions, Network, type NetworkOptions } from "./network.ts";
 import { GIVEN_UP } from "./pool.ts";
-import { createEngine } from "./runtimes.ts";
+import type { RemoteEngines } from "./remote/engine.ts";
+import { createEngine, enginesElsewhere } from "./runtimes.ts";
 import type { Tensors } from "./tensors.ts";
 
 export interface NetworkSettings {
@@ -24,6 +25,8 @@ export interface NetworkSettings {
   readonly batching: BatchingOptions;
   /** See {@link NetworkOptions.collate}. Of those who share a network the first one's: the model is the same. */
   readonly collate?: (items: readonly Tensors[]) => Tensors;
+  /** See {@link NetworkOptions.prove}. */
+  readonly prove?: NetworkOptions["prove"];
 }
 
 const leases = new WeakMap<ServiceBroker, Leases>();
@@ -45,7 +48,11 @@ export function leaseNetwork(broker: ServiceBroker, settings: NetworkSettings): 
 }
 
 function observedNetwork(broker: ServiceBroker, key: string, settings: NetworkSettings): Network {
-  const { id, threads, instances } = settings;
+  const { id } = settings;
+  const elsewhere = enginesElsewhere(id.name, settings.spec);
+  const places = elsewhere ? placesOf(elsewhere) : { ...settings, cores };
+  const { threads, instances } = places;
+  let heard: string | undefined;
   const labels = { network: id.name, version: String(id.version) };
   const model = `${id.name}/${id.version}`;
   const logger = broker.getLogger("engines");
@@ -53,28 +60,42 @@ function observedNetwork(broker: ServiceBroker, key: string, settings: NetworkSe
   const batches = new BatchObserver(broker, labels, logger);
   const network = new Network({
     ...settings,
-    cores,
-    create: (spec) => createEngine(spec, { name: id.name, maxMemoryBytes: memoryLimit(instances) }),
+    ...places,
+    elsewhere: elsewhere !== undefined,
+    create:
+      elsewhere?.create ??
+      ((spec) => createEngine(spec, { name: id.name, maxMemoryBytes: memoryLimit(instances) })),
     onBatch: (report) => batches.observe(report),
     onDeath: (reason) => {
       count(broker, "engine.deaths.total", labels);
+      // What is elsewhere and away is looked for every few seconds: once is enough to hear of it.
+      if (elsewhere && reason === heard) return;
+      heard = reason;
       logger.warn("Engine died", { model, reason });
     },
     onState: (state) => {
-      if (state === "closed") for (const forget of watched) forget();
-      else logger.info("Engines changed", { model, state, engine: network.runtime, threads, instances });
+      if (state === "up") heard = undefined;
+      if (state === "closed") {
+        for (const forget of watched) forget();
+        void elsewhere?.close();
+      } else logger.info("Engines changed", { model, state, engine: network.runtime, threads, instances });
     },
   });
   const watched = [
     liveGauge(broker, "inference.queued", labels, () => network.stats.queued),
     liveGauge(broker, "inference.running", labels, () => network.stats.inFlight),
-    liveGauge(broker, "inference.concurrency", labels, () => Math.min(instances, cores.size)),
+    liveGauge(broker, "inference.concurrency", labels, () => Math.min(instances, places.cores.size)),
     loadOf(broker).registerQueue(key, () => network.stats),
     // Engines that die one after the other get no work; if that does not end, only a new process mends it.
     health.require({ name: `engines of ${model}`, probe: "ready", met: () => !GIVEN_UP.has(network.state) }),
     health.require({ name: `engines of ${model}`, probe: "live", met: () => network.state !== "lost" }),
   ];
   return network;
+}
+
+/** What is computed elsewhere takes no core of this process: so many batches at once, whatever the others do. */
+function placesOf({ concurrency }: RemoteEngines): Pick<NetworkOptions, "threads" | "instances" | "cores"> {
+  return { threads: concurrency, instances: concurrency, cores: new Cores(concurrency) };
 }
 
 /** An engine that takes more is killed, before the system kills the server: the engines and it have equal shares. */

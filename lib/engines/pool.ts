@@ -3,7 +3,7 @@ import type { Clock } from "../request/clock.ts";
 import { systemClock } from "../request/clock.ts";
 import type { Cores, Place } from "./cores.ts";
 import type { Engine, EngineSpec, RunScope } from "./engine.ts";
-import { Instance } from "./instance.ts";
+import { Instance, type InstanceOptions } from "./instance.ts";
 import type { Tensors } from "./tensors.ts";
 
 export interface EnginePoolOptions {
@@ -18,6 +18,10 @@ export interface EnginePoolOptions {
   readonly instances: number;
   /** Shared by all pools of the process. */
   readonly cores: Cores;
+  /** What computes is elsewhere: it may be away at the start, and for as long as it likes. */
+  readonly elsewhere?: boolean;
+  /** See {@link InstanceOptions.prove}. */
+  readonly prove?: InstanceOptions["prove"];
   /** @default systemClock */
   readonly clock?: Clock;
   /** Longest time to load and warm up one engine, milliseconds. @default 60000 */
@@ -67,6 +71,7 @@ export function divideThreads(threads: number, instances: number): number[] {
 export class EnginePool implements Slots<EngineSlot> {
   readonly #instances: readonly Instance[];
   readonly #cores: Cores;
+  readonly #elsewhere: boolean;
   readonly #onState: (state: PoolState) => void;
   /** Those whose slot is taken, whether it computes yet or not. */
   readonly #taken = new Set<Instance>();
@@ -76,8 +81,9 @@ export class EnginePool implements Slots<EngineSlot> {
 
   constructor(options: EnginePoolOptions) {
     const { name, spec, create, threads, instances, cores, onState = () => {}, onDeath = () => {} } = options;
-    const { clock = systemClock, loadTimeoutMs = 60_000 } = options;
+    const { clock = systemClock, loadTimeoutMs = 60_000, elsewhere = false, prove } = options;
     this.#cores = cores;
+    this.#elsewhere = elsewhere;
     this.#onState = onState;
     this.#instances = divideThreads(threads, instances).map(
       (threads) =>
@@ -87,6 +93,8 @@ export class EnginePool implements Slots<EngineSlot> {
           create,
           clock,
           loadTimeoutMs,
+          patient: elsewhere,
+          ...(prove ? { prove } : {}),
           onState: () => this.#changed(),
           onDeath,
         }),
@@ -99,7 +107,7 @@ export class EnginePool implements Slots<EngineSlot> {
 
   /** What computes, for people: once it is loaded, and if the runtime says so. */
   get runtime(): string | undefined {
-    return this.#instances[0]?.runtime;
+    return this.#instances.find(({ runtime }) => runtime)?.runtime;
   }
 
   get size(): number {
@@ -151,8 +159,14 @@ export class EnginePool implements Slots<EngineSlot> {
     if (this.#state === "loading" || this.#state === "closed") return;
     const states = this.#instances.map(({ state }) => state);
     if (states.some((state) => state === "ready" || state === "busy")) this.#become("up");
-    else this.#become(stateAfter(Math.min(...this.#instances.map(({ deaths }) => deaths))));
+    else this.#become(this.#stateWithout());
     if (states.includes("ready")) this.onFree();
+  }
+
+  /** When no instance computes. A new process would not bring back what is elsewhere. */
+  #stateWithout(): PoolState {
+    const state = stateAfter(Math.min(...this.#instances.map(({ deaths }) => deaths)));
+    return this.#elsewhere && state === "lost" ? "failing" : state;
   }
 
   #become(state: PoolState): void {

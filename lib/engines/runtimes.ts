@@ -1,12 +1,17 @@
 import type { Engine, EngineSpec } from "./engine.ts";
 import { EngineProcess, type EngineProcessOptions } from "./process.ts";
+import { type RemoteEngines, remoteEngines } from "./remote/engine.ts";
 
 /** How a model of some format is computed. */
 export type RuntimeEntry =
   /** URL of a module whose default export is a `LoadRuntime`; it runs in a process of its own. */
   | { readonly module: string }
-  /** An engine that needs no process here: what it computes with is elsewhere. */
-  | { readonly create: (spec: EngineSpec, options: EngineProcessOptions) => Engine };
+  /**
+   * What it is computed with is elsewhere: it takes no process and no core here, and may be away for a while.
+   *
+   * @throws StartError if it is not said where
+   */
+  | { readonly elsewhere: (name: string, spec: Omit<EngineSpec, "threads">) => RemoteEngines };
 
 const here = (path: string) => ({ module: new URL(path, import.meta.url).href });
 
@@ -17,6 +22,7 @@ const RUNTIMES = new Map<string, RuntimeEntry>([
   ["tfjs-wasm", here("./tensorflow/wasm.ts")],
   ["tfjs-node", here("./tensorflow/native.ts")],
   ["saved-model", here("./tensorflow/saved-model.ts")],
+  ["remote", { elsewhere: (name, { remote }) => remoteEngines(name, remote) }],
 ]);
 
 /**
@@ -36,10 +42,21 @@ export function runtimeNames(): readonly string[] {
   return [...RUNTIMES.keys()];
 }
 
-/** @throws Error if there is no such runtime; the message lists those there are */
+/** @throws Error if there is no such runtime, or what it computes is elsewhere; the message lists those there are */
 export function createEngine(spec: EngineSpec, options: EngineProcessOptions): Engine {
-  const entry = RUNTIMES.get(spec.runtime);
-  if (!entry)
-    throw new Error(`Expected a format of ${runtimeNames().join(", ")} but received "${spec.runtime}"`);
-  return "module" in entry ? new EngineProcess(entry.module, spec, options) : entry.create(spec, options);
+  const entry = entryOf(spec.runtime);
+  if ("elsewhere" in entry) throw new Error(`What "${spec.runtime}" computes is elsewhere`);
+  return new EngineProcess(entry.module, spec, options);
+}
+
+/** Of a model that is computed elsewhere; undefined: of one that is computed here. @throws see {@link RuntimeEntry} */
+export function enginesElsewhere(name: string, spec: Omit<EngineSpec, "threads">): RemoteEngines | undefined {
+  const entry = entryOf(spec.runtime);
+  return "elsewhere" in entry ? entry.elsewhere(name, spec) : undefined;
+}
+
+function entryOf(runtime: string): RuntimeEntry {
+  const entry = RUNTIMES.get(runtime);
+  if (entry) return entry;
+  throw new Error(`Expected a format of ${runtimeNames().join(", ")} but received "${runtime}"`);
 }

@@ -284,12 +284,13 @@ function withReplica(
   const merged = new Map(versions.map((version) => [version.id.fingerprint, version]));
   for (const version of served) {
     const same = merged.get(version.id.fingerprint);
+    const here = version.down ? [] : replica;
     merged.set(version.id.fingerprint, {
       ...version,
       // While one replica has reason to doubt it, it is on trial.
       ...(same?.trial ? { trial: true } : {}),
-      replicas: [...(same?.replicas ?? []), ...replica],
-      first: [...(same?.first ?? []), ...(version === served[0] ? replica : [])],
+      replicas: [...(same?.replicas ?? []), ...here],
+      first: [...(same?.first ?? []), ...(version === served[0] ? here : [])],
     });
   }
   const [first, ...rest] = [...merged.values()].sort(

@@ -5,6 +5,7 @@ import { basename, dirname, resolve } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { z } from "zod";
 import { mismatch, problemsOf } from "../check.ts";
+import { remotePart } from "../engines/remote/part.ts";
 import { DTYPES } from "../engines/tensors.ts";
 import { KIND_PARTS, kindOf } from "../kinds/registry.ts";
 import { TASK_PARTS, taskOf } from "../tasks/registry.ts";
@@ -59,9 +60,11 @@ export const MANIFEST = z.strictObject({
         sha256: z.string().regex(/^[0-9a-f]{64}$/, "64 lower-case hex digits"),
       }),
     )
-    .min(1)
     .refine((files) => new Set(files.map((file) => file.path)).size === files.length, "different files")
-    .describe("everything the model consists of besides this file; the first is what the runtime opens"),
+    .describe(
+      "everything the model consists of besides this file; the first is what the runtime opens; none of a remote one",
+    ),
+  remote: remotePart.optional().describe("of the format remote: another server that computes it"),
   inputs: z.array(tensorSpec).min(1).describe("of the graph"),
   outputs: z.array(tensorSpec).min(1).describe("of the graph, as far as they are used"),
   maxBatch: whole.describe("the most items the graph takes at once"),
@@ -204,8 +207,15 @@ function parse(dir: string): unknown {
 }
 
 function contradictions(manifest: Manifest, dir: string): string[] {
-  const { name, version, files, inputs, outputs, kind, task, golden = [] } = manifest;
+  const { name, version, format, files, remote, inputs, outputs, kind, task, golden = [] } = manifest;
   const problems = [];
+  const isRemote = format === "remote";
+  if (isRemote !== (remote !== undefined)) {
+    problems.push(
+      mismatch(isRemote ? "a server" : "nothing, with another format than remote,", "remote", remote),
+    );
+  }
+  if (!isRemote && files.length === 0) problems.push(mismatch("at least 1 entries", "files", files));
   if (basename(dirname(dir)) !== name) problems.push(mismatch(basename(dirname(dir)), "name", name));
   if (basename(dir) !== String(version)) problems.push(mismatch(basename(dir), "version", version));
   for (const [list, specs] of Object.entries({ inputs, outputs })) {

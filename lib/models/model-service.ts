@@ -145,6 +145,7 @@ export class ModelService {
     // It may not have what the service asks for: then it must not take over.
     served.served(ask, this.#actionOf(served.id));
     await served.load(settings, beside, onState);
+    served.watch(() => this.#publish());
     return served;
   }
 
@@ -221,7 +222,7 @@ export class ModelService {
         maxBatchSize: Math.min(batching.maxBatchSize, served[0]?.maxBatch ?? batching.maxBatchSize),
         maxQueueSize: batching.maxQueueSize,
         maxQueueDelayMs: batching.maxQueueDelayMs,
-        concurrency: Math.min(instances, threads),
+        concurrency: served[0]?.concurrency({ threads, instances }) ?? Math.min(instances, threads),
       },
     };
   }

@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { nearest, problemsOf } from "../check.ts";
 import type { EngineSpec } from "../engines/engine.ts";
+import { remoteOf } from "../engines/remote/part.ts";
 import { elements, itemAt, type Tensor, type TensorSpec, type Tensors } from "../engines/tensors.ts";
 import { ServingError } from "../errors.ts";
 import type { InputSpec, Kind } from "../kinds/kind.ts";
@@ -155,13 +156,14 @@ export class Model {
 
   /** @param maxBatch most items in a batch; the model's own bound counts, too */
   engineSpec(maxBatch: number): Omit<EngineSpec, "threads"> {
-    const { format, files, inputs, outputs, kind, task } = this.manifest;
+    const { format, files, remote, inputs, outputs, kind, task } = this.manifest;
     return {
       runtime: format,
       dir: this.#dir,
       files: files.map(({ path }) => path),
       ...(this.#kind.feeds?.(kind, inputs) ?? { inputs }),
       outputs: this.#task.needs(task, outputs),
+      ...(remote ? { remote: remoteOf(remote) } : {}),
       maxBatch: Math.min(maxBatch, this.manifest.maxBatch),
     };
   }

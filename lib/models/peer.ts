@@ -36,6 +36,7 @@ const version = z.looseObject({
   id: z.looseObject({ name: text(128), version: count(Number.MAX_SAFE_INTEGER), fingerprint: text(128) }),
   action: text(256).regex(/^[\w.-]+\.predict$/, "the name of an action that predicts"),
   engine: text(200).optional(),
+  down: z.literal(true).optional(),
   input,
   task: z.looseObject({
     name: text(64),

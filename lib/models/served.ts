@@ -42,8 +42,22 @@ export class ServedModel {
 
   /** What the registry says of it, see {@link Model.served}; once it is loaded, what computes it. */
   served(ask: unknown, action: string): ServedVersion {
-    const engine = this.#lease?.network.runtime;
-    return { ...this.#model.served(ask, action), ...(engine ? { engine } : {}) };
+    const { runtime, available = true } = this.#lease?.network ?? {};
+    return {
+      ...this.#model.served(ask, action),
+      ...(runtime ? { engine: runtime } : {}),
+      ...(available ? {} : { down: true as const }),
+    };
+  }
+
+  /** @param watcher told when {@link served} may have changed @returns ends it */
+  watch(watcher: () => void): () => void {
+    return this.#lease?.network.watch(watcher) ?? (() => {});
+  }
+
+  /** Batches computed at once, of so many threads and engines here. */
+  concurrency({ threads, instances }: Pick<ServingSettings, "threads" | "instances">): number {
+    return this.#model.engineSpec(1).remote?.concurrency ?? Math.min(threads, instances);
   }
 
   /** The most items that its graph takes at once. */
@@ -78,17 +92,21 @@ export class ServedModel {
   async #leased(settings: ServingSettings, check: boolean, onChecking = () => {}): Promise<Lease> {
     const { threads, instances, batching, runtime } = settings;
     const { latencyTargetMs, ...bounds } = batching;
+    const engineSpec = this.#model.engineSpec(batching.maxBatchSize);
+    const { remote } = engineSpec;
     const lease = await leaseNetwork(this.#broker, {
       id: this.id,
-      spec: { ...this.#model.engineSpec(batching.maxBatchSize), ...(runtime ? { runtime } : {}) },
+      spec: { ...engineSpec, ...(runtime ? { runtime } : {}) },
       threads,
       instances,
       batching: { ...bounds, ...(latencyTargetMs > 0 ? { latencyTargetMs } : {}) },
       collate: (items) => this.#model.collate(items),
+      // What is elsewhere need not be there now: it has to prove itself whenever it is.
+      ...(remote && check ? { prove: (run) => this.#fault((item) => run(this.#model.collate([item]))) } : {}),
     });
     try {
       onChecking();
-      if (check) await this.#prove(lease);
+      if (check && !remote) await this.#prove(lease);
       return lease;
     } catch (error) {
       await lease.release();
@@ -140,15 +158,22 @@ export class ServedModel {
   }
 
   async #prove(lease: Lease): Promise<void> {
+    const fault = await this.#fault(async (item) => {
+      const [settled] = await lease.submit(this.#model.split(item, 1));
+      return settled?.ok ? settled.value : (settled?.error ?? new Error("no answer"));
+    });
+    if (fault !== undefined) throw new ServingError("PREDICTION_FAILED", fault);
+  }
+
+  /** Which golden example comes out differently. @param run computes an item as its kind prepares it */
+  async #fault(run: (item: Tensors) => Promise<Tensors | Error>): Promise<string | undefined> {
     for (const [index, example] of this.#model.examples().entries()) {
-      const [item] = await lease.submit(this.#model.split(example.item, 1));
-      const wrong = item?.ok ? difference(example, item.value) : (item?.error.message ?? "no answer");
+      const outputs = await run(example.item);
+      const wrong = outputs instanceof Error ? outputs.message : difference(example, outputs);
       if (wrong === undefined) continue;
       const { name, version } = this.id;
-      throw new ServingError(
-        "PREDICTION_FAILED",
-        `${name}/${version} does not make of its golden example ${index} what it should: ${wrong}`,
-      );
+      return `${name}/${version} does not make of its golden example ${index} what it should: ${wrong}`;
     }
+    return undefined;
   }
 }

@@ -31,6 +31,19 @@ describe("loadEnv", () => {
     expect(env.MODELS_ORIGIN_HEADERS).toEqual([["authorization", "AWS4 x, y=z"]]);
   });
 
+  test("reads where models are computed, and repeats no address", () => {
+    const url = "http://user:s%40cret@host:8000/v2";
+    expect(loadEnv({ REMOTE_ENGINES: `a=${url}, b=https://c` }).REMOTE_ENGINES).toEqual([
+      ["a", url],
+      ["b", "https://c"],
+    ]);
+    for (const wrong of ["http://secret", "a=ftp://secret", "a=http://user:se/cret@host", "=http://secret"]) {
+      expect(() => loadEnv({ REMOTE_ENGINES: wrong })).toThrow(
+        expect.objectContaining({ message: expect.not.stringMatching(/secret|se\/cret/) }),
+      );
+    }
+  });
+
   test("an empty variable counts as not set", () => {
     expect(loadEnv({ PORT: "" }).PORT).toBe(3000);
   });

@@ -284,6 +284,32 @@ describe("Batcher", () => {
       expect(codes(await answer)).toEqual(["ok", "ok", "CANCELLED"]);
     });
 
+    test("a batch is told when all who wait for it have gone, and not before", async () => {
+      const signals: AbortSignal[] = [];
+      const { batcher } = setUp({
+        run: (_, __, { signal }) => {
+          signals.push(signal);
+          return Promise.withResolvers<readonly string[]>().promise;
+        },
+        maxBatchSize: 2,
+        concurrency: 2,
+      });
+      const one = new AbortController();
+      void batcher.submit(["a", "b"], { signal: one.signal });
+      void batcher.submit(["c", "d"]);
+      one.abort();
+      // The second batch has nobody who could hang up.
+      expect(signals.map(({ aborted }) => aborted)).toEqual([true, false]);
+    });
+
+    test("a batch that was not computed fails as a whole, and is not tried again", async () => {
+      const { batcher, batches, finish } = setUp({ maxBatchSize: 4 });
+      const answer = batcher.submit([..."abcd"]);
+      await finish(new ModelUnavailableError("cat"));
+      expect(codes(await answer)).toEqual(new Array(4).fill("MODEL_UNAVAILABLE"));
+      expect(batches).toEqual(["abcd"]);
+    });
+
     test("a request whose caller has gone before is not computed", async () => {
       const { batcher, batches } = setUp();
       expect(codes(await batcher.submit(["a"], { signal: AbortSignal.abort() }))).toEqual(["CANCELLED"]);
@@ -294,7 +320,8 @@ describe("Batcher", () => {
       const { batcher, clock, finish } = setUp();
       const { signal } = new AbortController();
       const answer = batcher.submit(["a"], { signal, deadline: 1e6 });
-      expect([clock.pending, getEventListeners(signal, "abort").length]).toEqual([1, 1]);
+      // The request's own, and its batch's.
+      expect([clock.pending, getEventListeners(signal, "abort").length]).toEqual([1, 2]);
       await finish();
       await answer;
       expect([clock.pending, getEventListeners(signal, "abort").length]).toEqual([0, 0]);

@@ -14,6 +14,7 @@ describe("what becomes of a batch that failed", () => {
       { size: 1, how: "refused", deathsAlone: 1 },
       "failed",
     ],
+    ["not computed: it is no item's fault", { size: 8, how: "not computed", deathsAlone: 0 }, "failed"],
     ["an engine died: each is tried alone", { size: 8, how: "crashed", deathsAlone: 0 }, { tryAgain: 1 }],
     [
       "an engine died under one item: it may be bad luck",

@@ -112,6 +112,32 @@ describe("readManifest", () => {
     });
   });
 
+  test("takes a model that another server computes, without files", () => {
+    const remote = { protocol: "open-inference", url: "http://triton:8000", model: "pets" };
+    const elsewhere = { format: "remote", files: [], remote };
+    expect(readManifest(write({ ...valid, ...elsewhere }))).toMatchObject(elsewhere);
+  });
+
+  test.each([
+    ["no server", { format: "remote", files: [] }, "a server for remote"],
+    [
+      "a server, and files to load",
+      { remote: { protocol: "open-inference", model: "pets" } },
+      "nothing, with another format than remote, for remote",
+    ],
+    [
+      "a password in its address",
+      {
+        format: "remote",
+        files: [],
+        remote: { protocol: "open-inference", model: "a", url: "http://u:p@h" },
+      },
+      "without user and password for remote.url",
+    ],
+  ])("refuses a remote model with %s", (_, change, message) => {
+    expect(() => readManifest(write({ ...valid, ...change }))).toThrow(message);
+  });
+
   test("takes a golden example, its values inside or in a file", () => {
     expect(readManifest(write({ ...valid, ...example([7]) }))).toMatchObject(example([7]));
     const files = [...valid.files, file("golden/pixels.bin", "x")];
