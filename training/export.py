@@ -1,8 +1,8 @@
-"""Writes the trained network as ONNX: float32 into --work, int8 into --out.
+"""Writes the trained network into --work, as float32 ONNX, with the photos that it is quantised by (`calibration.bin`).
 
 --work also gets what the evaluation needs: the held-out photos and `export.json`.
 
-    python3 training/export.py --data DIR --work DIR --out models/pets-resnet/1
+    python3 training/export.py --data DIR --work DIR
 """
 
 import argparse
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import data
-import quantize
+import graph
 from network import ResNet
 from train import EVALUATION_SIDE, WIDTH
 
@@ -39,7 +39,7 @@ def sharpen(steps: list, pixels: np.ndarray, label: np.ndarray) -> float:
     one of the least cross-entropy with the hard labels. It goes into the last layer's weights.
     """
     with torch.inference_mode():
-        logits = torch.cat([quantize.run(steps, torch.from_numpy(part)) for part in np.array_split(pixels, len(pixels) // 16)])
+        logits = torch.cat([graph.run(steps, torch.from_numpy(part)) for part in np.array_split(pixels, len(pixels) // 16)])
         factors = np.geomspace(0.5, 8, 200)
         losses = [F.cross_entropy(logits * factor, torch.from_numpy(label)).item() for factor in factors]
     factor = float(factors[np.argmin(losses)])
@@ -63,13 +63,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with cat.tar, dog.tar, other.tar, index.tsv")
     parser.add_argument("--work", type=Path, required=True, help="folder of the training run")
-    parser.add_argument("--out", type=Path, required=True, help="version folder, e.g. models/pets-resnet/1")
     args = parser.parse_args()
 
     state = torch.load(args.work / "checkpoint.pt", map_location="cpu")
     network = ResNet(WIDTH, len(data.CLASSES))
     network.load_state_dict(state["average"])
-    steps = quantize.operations(network)
+    steps = graph.operations(network)
     seed, side = state["settings"]["seed"], EVALUATION_SIDE
 
     photos = data.load(args.data, state["settings"]["limit"])
@@ -77,13 +76,12 @@ def main() -> None:
     write_photos({photos.file[i] for i in held}, args.data, args.work / "held-out")
 
     chosen = np.random.default_rng(seed).permutation(train)[:CALIBRATION]
-    print(f"calibrating on {len(chosen)} training photos at {side} px", flush=True)
+    print(f"scaling by, and keeping for calibration, {len(chosen)} training photos at {side} px", flush=True)
     pixels = np.stack([shrink(photos.pixels[i], side) for i in chosen])
     factor = sharpen(steps, pixels, photos.label[chosen])
-    quantize.write_float(steps, args.work / "float32.onnx", side)
-    ranges = quantize.calibrate(steps, pixels, seed)
-    file = args.out / "model.onnx"
-    quantize.write_int8(steps, ranges, file, side)
+    file = args.work / "float32.onnx"
+    graph.write_float(steps, file, side)
+    pixels.tofile(args.work / "calibration.bin")
     report = {
         "epoch": state["epoch"],
         "seed": seed,

@@ -32,11 +32,12 @@ done
 stage=$work/export/$(basename "$(dirname "$out")")/$(basename "$out")
 rm -rf "$stage" && mkdir -p "$stage"
 
-echo "1/5 train";         $PYTHON training/train.py --data "$data" --work "$work"
-echo "2/5 export";        $PYTHON training/export.py --data "$data" --work "$work" --out "$stage"
-echo "3/5 evaluate";      node training/evaluate.ts --work "$work" --model "$stage/model.onnx"
-echo "4/5 golden files"
+echo "1/6 train";         $PYTHON training/train.py --data "$data" --work "$work"
+echo "2/6 export";        $PYTHON training/export.py --data "$data" --work "$work"
+echo "3/6 quantise";      node training/quantize.ts --work "$work" --model "$stage/model.onnx"
+echo "4/6 evaluate";      node training/evaluate.ts --work "$work" --model "$stage/model.onnx"
+echo "5/6 golden files"
 $PYTHON training/golden.py --out "$golden"
 node training/golden.ts --work "$work" --model "$stage/model.onnx" --out "$golden"
-echo "5/5 manifest";      node training/manifest.ts --work "$work" --golden "$golden" --out "$stage" --note "$note"
+echo "6/6 manifest";      node training/manifest.ts --work "$work" --golden "$golden" --out "$stage" --note "$note"
 rm -rf "$out" && mkdir -p "$(dirname "$out")" && mv "$stage" "$out"
