@@ -71,6 +71,8 @@ export interface ColourShape {
   readonly probabilities?: boolean;
   /** A constant in the weights. */
   readonly weight?: number;
+  /** Numbers that the file says come out; a text: any. */
+  readonly outputs?: number | string;
   /** Flattens two photos into one row. */
   readonly onlyOne?: boolean;
 }
@@ -78,7 +80,7 @@ export interface ColourShape {
 /** An ONNX file that takes red photos for the first of three labels, green ones for the second, blue ones for the third. */
 export function colourModel(shape: ColourShape = {}): Uint8Array {
   const { type = TYPE.float, layout = "nchw", batch = "n", side = 32, channels = 3 } = shape;
-  const { probabilities = false, weight = 8, onlyOne = false } = shape;
+  const { probabilities = false, weight = 8, outputs = 3, onlyOne = false } = shape;
   const planes = layout === "nchw";
   const scale = type === TYPE.float ? 1 : 1 / 32;
   const weights = Float32Array.from({ length: 3 * channels }, (_, i) =>
@@ -100,7 +102,7 @@ export function colourModel(shape: ColourShape = {}): Uint8Array {
       ...(onlyOne ? [tensor("one row", BigInt64Array.of(1n, 3n))] : []),
     ],
     input: [value("photo", type, [batch, ...item])],
-    output: [value("scores", TYPE.float, [batch, 3])],
+    output: [value("scores", TYPE.float, [batch, outputs])],
   };
   return writeModel(model(graph));
 }

@@ -7,7 +7,7 @@ import { isDeepStrictEqual } from "node:util";
 import { nearest } from "../check.ts";
 import type { Engine } from "../engines/engine.ts";
 import { createEngine } from "../engines/runtimes.ts";
-import { contradictions, settledItems } from "../engines/signature.ts";
+import { contradictions, outputFault, settledItems } from "../engines/signature.ts";
 import type { Tensors } from "../engines/tensors.ts";
 import { image } from "../kinds/image/kind.ts";
 import { node } from "../onnx/build.ts";
@@ -429,12 +429,14 @@ async function prepared(photo: Uint8Array, model: Model): Promise<Tensors> {
 async function run(engine: Engine, model: Model, items: readonly Tensors[]): Promise<Tensors> {
   const batch = model.collate(items);
   const outputs = await engine.run(batch, items.length, { deadline: Number.POSITIVE_INFINITY });
+  const fault = outputFault({ ...model.engineSpec(items.length), threads: 1 }, outputs, items.length);
+  if (fault !== undefined) throw new Error(fault);
   const bad = settledItems(outputs, items.length).find((each) => each instanceof Error);
   if (bad) throw bad;
   return outputs;
 }
 
-/** Whether two at once come out as one alone does. */
+/** Whether two at once can be computed, and come out as two. */
 async function takesSeveral(engine: Engine, model: Model, item: Tensors): Promise<boolean> {
   try {
     await run(engine, model, [item, item]);

@@ -104,7 +104,7 @@ test("labels come from a file, and several groups of a model are several service
   const before = readFileSync(join(models, "animals/1/manifest.json"), "utf8");
   expect(run(file, "--labels", labels, "--group", "dog", "--name", "is-dog").status).toBe(0);
   expect(readFileSync(join(models, "animals/1/manifest.json"), "utf8")).toBe(before);
-});
+}, 60_000);
 
 test("nothing that is there is replaced, unless by force", () => {
   const file = colours("kept");
@@ -122,7 +122,7 @@ test("nothing that is there is replaced, unless by force", () => {
   expect(run(file, "--labels", LABELS, "--group", "cat", "--force").status).toBe(0);
   expect(sha256()).not.toBe(before);
   expect(readdirSync(join(models, "kept"))).toEqual(["1"]);
-});
+}, 60_000);
 
 const GOOD = ["--labels", LABELS, "--group", "cat"];
 
@@ -169,20 +169,29 @@ test.each<[string, () => string[], string]>([
     "The photo to try it on",
   ],
   ["a misspelt option", () => [colours("bad"), ...GOOD, "--lables", "x"], "--help"],
+  [
+    "too few labels for what comes out, which the file does not say",
+    () => [colours("bad", { outputs: "any" }), "--labels", "cat,dog", "--group", "cat"],
+    '"scores" float32[n, 3]',
+  ],
   ["a file of another format", () => ["package.json", ...GOOD], "Not an ONNX model"],
   ["grey photos", () => [colours("bad", { channels: 1 }), ...GOOD], "expected 3 channels"],
   ["a batch of eight", () => [colours("bad", { batch: 8 }), ...GOOD], "computes 8 at once"],
   ["a shape that says nothing", () => [colours("bad", { side: 3 }), ...GOOD], "say --layout"],
   ["half floats", () => [colours("bad", { type: TYPE.float16 }), ...GOOD], "expected float or uint8"],
   ["weights that are no numbers", () => [colours("bad", { weight: Number.NaN }), ...GOOD], "not finite"],
-])("%s is told in a line, and nothing is written", (_, args, message) => {
-  const { stderr, status } = run(...args());
-  expect(stderr).toContain(message);
-  expect(stderr.trim().split("\n")).toHaveLength(1);
-  expect(status).toBeGreaterThan(0);
-  expect(existsSync(join(models, "bad"))).toBe(false);
-  expect(existsSync(join(services, "bad-cat.service.ts"))).toBe(false);
-});
+])(
+  "%s is told in a line, and nothing is written",
+  (_, args, message) => {
+    const { stderr, status } = run(...args());
+    expect(stderr).toContain(message);
+    expect(stderr.trim().split("\n")).toHaveLength(1);
+    expect(status).toBeGreaterThan(0);
+    expect(existsSync(join(models, "bad"))).toBe(false);
+    expect(existsSync(join(services, "bad-cat.service.ts"))).toBe(false);
+  },
+  60_000,
+);
 
 test("--help tells what there is", () => {
   const { stdout, status } = run("--help");

@@ -2,6 +2,7 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { jest } from "@jest/globals";
 import type { Browser, Page } from "playwright-core";
 import { LAUNCH_TIMEOUT, launchChromium } from "../../testkit/chromium.ts";
 import { Clips, ffmpeg } from "../../testkit/clips.ts";
@@ -9,6 +10,8 @@ import { colourModel } from "../../testkit/onnx.ts";
 import { startServer, type TestServer } from "../../testkit/server.ts";
 
 /** The page's cards of models that take no photos. */
+
+jest.setTimeout(60_000);
 
 const folder = mkdtempSync(join(tmpdir(), "others-"));
 let browser: Browser;
@@ -50,7 +53,7 @@ beforeEach(async () => {
   });
   await page.goto("/");
   await page.getByRole("heading", { name: "Other models" }).waitFor();
-}, 30_000);
+});
 afterEach(async () => {
   await page?.close();
   expect(complaints).toEqual([]);
@@ -67,7 +70,7 @@ test("a text is asked about", async () => {
   await spam.getByLabel("A text").fill("are you home for dinner?");
   await spam.getByRole("button", { name: "Ask" }).click();
   await spam.getByText("No", { exact: true }).waitFor();
-}, 30_000);
+});
 
 test("films are ranked by what was chosen, which a refresh of the list does not take away", async () => {
   const films = card("Which films would they like?");
@@ -82,7 +85,7 @@ test("films are ranked by what was chosen, which a refresh of the list does not 
   await films.getByRole("button", { name: "Ask" }).click();
   await films.getByText("Nothing is known of them").waitFor({ state: "detached" });
   expect(await films.locator(".ranked li").allInnerTexts()).not.toEqual(popular);
-}, 30_000);
+});
 
 test("a clip is answered over time", async () => {
   const video = card("What is in this clip, and when?");
@@ -100,7 +103,7 @@ test("a clip is answered over time", async () => {
     "0:04: No",
   ]);
   await video.getByText("Yes in 3 of 5 moments: 0:00–0:02; most clearly at").waitFor();
-}, 30_000);
+});
 
 test("what is no clip is told, and the next one is looked at", async () => {
   const video = card("What is in this clip, and when?");
@@ -115,4 +118,4 @@ test("what is no clip is told, and the next one is looked at", async () => {
   await choose(clip);
   await video.getByRole("button", { name: "Ask" }).click();
   await video.getByRole("heading", { name: "Is it a cat?" }).waitFor();
-}, 30_000);
+});

@@ -2,11 +2,14 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { jest } from "@jest/globals";
 import { Clips, ffmpeg } from "../../testkit/clips.ts";
 import { eventually } from "../../testkit/eventually.ts";
 import { form, http } from "../../testkit/http.ts";
 import { colourModel } from "../../testkit/onnx.ts";
 import { startServer, type TestServer } from "../../testkit/server.ts";
+
+jest.setTimeout(60_000);
 
 const folder = mkdtempSync(join(tmpdir(), "video-"));
 const services = join(folder, "services");
@@ -143,7 +146,7 @@ test("without FFmpeg the answer says what to install", async () => {
   } finally {
     await bare.stop();
   }
-}, 60_000);
+});
 
 describe("a decoder that hangs", () => {
   const stuck = join(folder, "stuck.sh");
@@ -154,7 +157,7 @@ describe("a decoder that hangs", () => {
     rmSync(pids, { force: true });
     writeFileSync(stuck, `#!/bin/sh\necho $$ >> ${pids}\nexec sleep 1000\n`, { mode: 0o755 });
     stuckServer = await start({ FFMPEG: stuck });
-  }, 60_000);
+  });
   afterEach(() => stuckServer?.stop());
 
   const started = () => (existsSync(pids) ? readFileSync(pids, "utf8").trim().split("\n").map(Number) : []);
@@ -165,7 +168,7 @@ describe("a decoder that hangs", () => {
     expect(reply.status).toBe(504);
     expect(started()).toHaveLength(1);
     await eventually(() => running().length === 0);
-  }, 60_000);
+  });
 
   test("is killed when its client hangs up", async () => {
     const giveUp = new AbortController();
@@ -176,7 +179,7 @@ describe("a decoder that hangs", () => {
     giveUp.abort();
     await reply;
     await eventually(() => running().length === 0);
-  }, 60_000);
+  });
 
   test.each(["SIGTERM", "SIGKILL"] as const)(
     "does not outlive a server that ends by %s",

@@ -1,6 +1,7 @@
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { jest } from "@jest/globals";
 import sharp from "sharp";
 import type { Container } from "../../lib/kinds/video/container.ts";
 import { type FramesOptions, framesOf } from "../../lib/kinds/video/frames.ts";
@@ -8,6 +9,8 @@ import { findProgram } from "../../lib/kinds/video/program.ts";
 import { Clips, ffmpeg, lasting } from "../../testkit/clips.ts";
 
 /** Clips taken apart by the real program. */
+
+jest.setTimeout(60_000);
 
 const folder = mkdtempSync(join(tmpdir(), "clips-"));
 let clips: Clips;
@@ -83,7 +86,7 @@ test("large frames are scaled down, their shape kept", async () => {
   const [first] = await frames(bytes);
   const { width, height } = await sharp(first?.jpeg).metadata();
   expect([width, height]).toEqual([480, 854]);
-}, 30_000);
+});
 
 test("a header that says ten hours is not believed", async () => {
   const found = await frames(lasting(clip, 36_000));
@@ -102,7 +105,7 @@ test("a hundred thousand tiny frames are a clip that is too long", async () => {
     ...["-f", "lavfi", "-i", "color=red:size=16x16:rate=1000:duration=100", "-c:v", "mpeg4"],
   );
   expect(await refusal(bytes)).toMatch("VIDEO_TOO_LONG");
-}, 60_000);
+});
 
 test("frames of 16,000 × 16,000 pixels are refused before they are decoded", async () => {
   const bytes = await clips.make(
@@ -111,7 +114,7 @@ test("frames of 16,000 × 16,000 pixels are refused before they are decoded", as
     ...["-c:v", "mjpeg", "-pix_fmt", "yuvj420p"],
   );
   expect(await refusal(bytes, {}, "avi")).toMatch("TOO_MANY_PIXELS");
-}, 60_000);
+});
 
 test("what is cut short, has no frames or is no clip is refused", async () => {
   const sound = await clips.make("sound.mp4", "-f", "lavfi", "-i", "anullsrc", "-t", "1");
@@ -125,6 +128,12 @@ test("what is cut short, has no frames or is no clip is refused", async () => {
   ]) {
     expect(await refusal(bytes)).toMatch("INVALID_VIDEO");
   }
+});
+
+test("a clip is read as what it was taken for, and not as what FFmpeg would take it for", async () => {
+  const webm = await clips.colours("taken.webm", { red: 1 }, "-c:v", "libvpx-vp9");
+  expect(await refusal(webm, {}, "matroska")).toBe("1 frames");
+  expect(await refusal(webm, {}, "mov")).toMatch("INVALID_VIDEO");
 });
 
 test.each([
@@ -142,7 +151,7 @@ test("a decoder that takes too much memory or time is ended", async () => {
   expect(await refusal(large, { maxMemoryBytes: 40 * 2 ** 20 })).toMatch("too much memory");
   expect(await refusal(large, { maxCpuMs: 30 })).toMatch("too long to decode");
   expect(await refusal(large, { maxPixels: 3840 * 2000 })).toMatch("TOO_MANY_PIXELS");
-}, 60_000);
+});
 
 test("nothing of a clip is left on the disk, however it ended", async () => {
   const ours = () => readdirSync(tmpdir()).filter((name) => name.startsWith("dl-lambda-"));
