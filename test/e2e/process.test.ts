@@ -163,11 +163,11 @@ describe("commands", () => {
       expect(await ask("no-such")).toMatchObject({ status: 404, code: "MODEL_NOT_FOUND" });
       writeFileSync(loaded, "");
       await eventually(async () => (await ask("slow")).status === 200, 60_000);
+      await eventually(() => /Serving on/.test(text()), 60_000);
     } finally {
       killGroup(child);
       rmSync(folder, { recursive: true, force: true });
     }
-    expect(text()).toContain("Serving on");
   }, 150_000);
 
   test("that a terminal interrupts, once, let the server end in order", async () => {

@@ -71,8 +71,8 @@ test("the runtime by itself keeps a file about its use: this test would see it",
 test.each([
   [
     "an engine's process",
-    `const { createEngine } = await import(${module("lib/engines/runtimes.ts")});
-     const engine = createEngine(spec, { name: "m" });
+    `const { EngineProcess } = await import(${module("lib/engines/process.ts")});
+     const engine = new EngineProcess("file://" + ${module("lib/engines/onnx.ts")}, spec, { name: "m" });
      await engine.load(AbortSignal.timeout(60_000));`,
   ],
   [
