@@ -38,7 +38,7 @@ export interface KnownModel {
 export type ModelDescription = Readonly<Record<string, unknown>> & {
   readonly name: string;
   readonly question: string;
-  /** The version with the most replicas. */
+  /** The version for who names none. */
   readonly model: ModelId;
   readonly input: InputSpec;
   readonly state: "ready" | "unavailable";
@@ -177,7 +177,7 @@ export function isReady({ versions: [first] }: KnownModel): boolean {
 /** A model as clients see it. */
 export function describeModel(model: KnownModel): ModelDescription {
   const { name, question, batching, versions } = model;
-  const [{ id, input, task, engine }] = versions;
+  const { id, input, task, engine } = shown(model);
   return {
     name,
     question,
@@ -191,6 +191,16 @@ export function describeModel(model: KnownModel): ModelDescription {
     replicas: versions.flatMap(({ first }) => first).sort(),
     versions: describeVersions(model),
   };
+}
+
+/** The version for who names none: the stable one, or that with the most replicas, unless it is the canary. */
+function shown({ versions, control }: KnownModel): KnownVersion {
+  const serving = versions.filter(({ replicas }) => replicas.length > 0);
+  return (
+    serving.find(({ id }) => id.version === control?.stable) ??
+    serving.find(({ id }) => id.version !== control?.canary?.version) ??
+    versions[0]
+  );
 }
 
 /** The labels that a version is to have, and the canary's share. */

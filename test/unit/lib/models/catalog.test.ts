@@ -1,6 +1,7 @@
 import { EventEmitter } from "node:events";
 import type { ServiceBroker } from "moleculer";
 import { Catalog, describeModel, isReady } from "../../../../lib/models/catalog.ts";
+import { type Change, changed } from "../../../../lib/models/control.ts";
 import type { ModelMetadata } from "../../../../lib/types.ts";
 
 const metadata = (version = 1): ModelMetadata => ({
@@ -75,6 +76,23 @@ describe("the catalog", () => {
       [1, ["a", "c"]],
       [2, ["b"]],
     ]);
+  });
+
+  test("shows the version for who names none: the stable one, and no canary", () => {
+    const decided = (change: Change): Service => {
+      const versions = [...metadata(2).versions, ...metadata(1).versions];
+      return {
+        ...service("m", "a"),
+        metadata: { ...metadata(), versions, control: changed(undefined, change, "me") },
+      };
+    };
+    const { made, change } = catalog(decided({ op: "label", label: "stable", version: 1 }));
+    const versionShown = () => made.list().map(describeModel)[0]?.model.version;
+    expect(versionShown()).toBe(1);
+    change(decided({ op: "label", label: "canary", version: 2, share: 0.5 }));
+    expect(versionShown()).toBe(1);
+    change(decided({ op: "load", version: 2 }));
+    expect(versionShown()).toBe(2);
   });
 
   test("remembers a model whose last replica left, and knows it when it is back", () => {
