@@ -4,10 +4,12 @@ import { resolve } from "node:path";
 import { ServiceBroker } from "moleculer";
 import type { Lease } from "../../lib/engines/leases.ts";
 import { leaseNetwork } from "../../lib/engines/node.ts";
+import { openInference } from "../../lib/engines/remote/open-inference.ts";
 import { remoteOf } from "../../lib/engines/remote/part.ts";
 import type { Tensors } from "../../lib/engines/tensors.ts";
 import { eventually } from "../../testkit/eventually.ts";
 import { freePort } from "../../testkit/port.ts";
+import { RemoteStandIn } from "../../testkit/remote.ts";
 
 /** MLServer (https://github.com/SeldonIO/MLServer): a server of the Open Inference Protocol that is not ours. */
 const python = spawnSync("scripts/venv.sh", ["--made", "mlserver"], { encoding: "utf8" });
@@ -139,3 +141,49 @@ const python = spawnSync("scripts/venv.sh", ["--made", "mlserver"], { encoding: 
     expect(await own.submit([item(1, "a")])).toMatchObject([{ ok: true }]);
   }, 120_000);
 });
+
+(python.status === 0 ? test : test.skip)(
+  "MLServer brings Triton's client: it writes binary tensors as we do",
+  async () => {
+    const server = new RemoteStandIn();
+    const url = await server.start();
+    const LENGTH = "inference-header-content-length";
+    const { infer } = openInference({
+      ...remoteOf({ protocol: "open-inference", model: "double", binary: true }),
+      origin: url,
+      prefix: "",
+    });
+    const outputs = [{ name: "y", dtype: "float32", shape: [2] }] as const;
+    const x = { dtype: "float32", shape: [1, 2], data: Float32Array.of(1, -2) } as const;
+    const ours = infer(
+      {
+        x,
+        words: { dtype: "string", shape: [1, 1], data: ["ä"] },
+        count: { dtype: "int64", shape: [1, 1], data: BigInt64Array.of(2n ** 53n + 1n) },
+      },
+      outputs,
+    );
+    const { path, body, headers } = infer({ x }, outputs);
+    const answer = await fetch(`${url}${path}`, {
+      method: "POST",
+      headers: { ...headers },
+      body: new Uint8Array(body as Buffer),
+    });
+    const bytes = Buffer.from(await answer.arrayBuffer()).toString("base64");
+    const { stdout, stderr } = spawnSync(
+      resolve(python.stdout.trim(), "bin/python"),
+      ["test/fixtures/mlserver/client.py", bytes, answer.headers.get(LENGTH) ?? ""],
+      { encoding: "utf8" },
+    );
+    await server.stop();
+    const length = Number(ours.headers?.[LENGTH]);
+    const sent = ours.body as Buffer;
+    expect(stderr).toBe("");
+    expect(JSON.parse(stdout)).toEqual({
+      json: JSON.parse(sent.toString("utf8", 0, length)),
+      bytes: sent.subarray(length).toString("base64"),
+      y: [[2, -4]],
+    });
+  },
+  60_000,
+);
