@@ -10,7 +10,6 @@ COPY scripts/no-download scripts/no-download
 ARG TFJS_NODE=0
 COPY scripts/tfjs-node.sh scripts/venv.sh scripts/
 COPY testkit/python testkit/python
-COPY lib/engines/tensorflow lib/engines/tensorflow
 # ONNX Runtime brings its libraries for every platform: only this one's are kept, and nothing for GPUs.
 RUN npm ci --omit=dev --no-audit --no-fund \
  && cd node_modules/onnxruntime-node/bin \

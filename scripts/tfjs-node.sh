@@ -14,22 +14,20 @@ package=$home/node_modules/@tensorflow/tfjs-node
 addon=$package/lib/napi-v8/tfjs_binding.node
 
 works() {
-  node -e 'import("./lib/engines/tensorflow/native.ts").then(({ native }) => console.error(native(1).engine)).catch((e) => { console.error(e.message); process.exit(1); })'
+  (cd "$home" && node -e '
+    require("util").isNullOrUndefined ??= (value) => value == null; // Node 23 took it out.
+    const tf = require("@tensorflow/tfjs-node");
+    console.error(`tfjs-node ${tf.version["tfjs-node"]}, TensorFlow ${tf.backend().binding.TF_Version}`);')
 }
 
 if works 2>/dev/null; then exit 0; fi
 mkdir -p "$home"
 echo '{ "private": true }' >"$home/package.json"
-npm install --prefix "$home" --ignore-scripts --no-audit --no-fund --silent "@tensorflow/tfjs-node@$version"
-if (cd "$package" && timeout 300 node scripts/install.js) >/dev/null 2>&1 && works; then exit 0; fi
+npm install --prefix "$home" --ignore-scripts --no-audit --no-fund --silent "@tensorflow/tfjs-node@$version" node-api-headers
+if (PATH=$PWD/$home/node_modules/.bin:$PATH && cd "$package" && timeout 300 node scripts/install.js) >/dev/null 2>&1 && works; then exit 0; fi
 
 echo "tfjs-node's own download cannot be had: compiling against TensorFlow's Python package" >&2
 command -v g++ >/dev/null || { echo "There is no g++ to compile tfjs-node with" >&2; exit 3; }
-headers=
-for folder in "$(dirname "$(dirname "$(node -p process.execPath)")")" node_modules/node/node_modules/node-*; do
-  [ ! -f "$folder/include/node/node_api.h" ] || headers=$folder/include/node
-done
-[ -n "$headers" ] || { echo "There are no headers of Node to compile tfjs-node with" >&2; exit 3; }
 tensorflow=$(scripts/venv.sh tensorflow) || exit 3
 tensorflow=$(echo "$tensorflow"/lib/python3*/site-packages/tensorflow)
 
@@ -39,7 +37,7 @@ for library in libtensorflow_cc.so.2 libtensorflow_framework.so.2; do
   # A second name for the same bytes where that is possible.
   ln "$tensorflow/$library" "$package/deps/lib/" 2>/dev/null || cp "$tensorflow/$library" "$package/deps/lib/"
 done
-g++ -O2 -std=c++17 -fPIC -shared -DNAPI_VERSION=8 -I"$headers" -isystem "$tensorflow/include" \
+g++ -O2 -std=c++17 -fPIC -shared -DNAPI_VERSION=8 -I"$home/node_modules/node-api-headers/include" -isystem "$tensorflow/include" \
   "$package/binding/tfjs_backend.cc" "$package/binding/tfjs_binding.cc" -o "$addon" \
   -L"$package/deps/lib" -l:libtensorflow_cc.so.2 -l:libtensorflow_framework.so.2 -Wl,-rpath,'$ORIGIN/../../deps/lib'
 works
