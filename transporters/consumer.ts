@@ -128,10 +128,10 @@ export class RequestConsumer {
       clear: () => this.#clear(),
       resume: () => this.#resume(),
       groupSize: ({ delivery }) => groupSize(this.#prefetch, delivery.unanswered),
-      ask: ({ delivery }) => this.#note("TRIAL", delivery.sender, delivery.id, {}),
-      withdraw: async ({ delivery }) => {
+      ask: ({ delivery }, number) => this.#note("TRIAL", delivery.sender, delivery.id, { number }),
+      withdraw: async ({ delivery }, number) => {
         if (!this.#channel) throw new Error("There is no channel");
-        this.#note("HERE", delivery.sender, delivery.id, { has: false });
+        this.#note("HERE", delivery.sender, delivery.id, { has: false, number });
         await this.#channel.flush();
       },
       run: (suspect, alone) => this.#try(suspect, alone),

@@ -41,6 +41,8 @@ interface Trial {
 export class Judge {
   readonly #bench: Bench;
   readonly #trials = new Map<string, Trial>();
+  /** The latest question about a request that a process has taken back. */
+  readonly #withdrawn = new Map<string, { readonly by: string; readonly number: number }>();
   /** The latest instance of every node. */
   readonly #instances = new Map<string, string>();
   #channel: Channel | undefined;
@@ -67,12 +69,16 @@ export class Judge {
 
   forget(id: string): void {
     this.#trials.delete(id);
+    this.#withdrawn.delete(id);
   }
 
   /** A node asks to try a request alone: `TRIAL`. */
   asked({ properties: { messageId: id, appId: node, headers } }: Message): void {
     const by = headers?.["by"];
     if (id === undefined || node === undefined || typeof by !== "string") return;
+    const withdrawn = this.#withdrawn.get(id);
+    // It comes late, over a connection that was cut: whoever asked has asked for something else since, or has died.
+    if (withdrawn?.by === by && Number(headers?.["number"]) <= withdrawn.number) return;
     this.peerIs(node, by);
     this.#send(this.#bench.topology.nodeExchange, node, "RULING", id, { ruling: this.#rule(id, node, by) });
   }
@@ -89,12 +95,15 @@ export class Judge {
 
   /** A process says whether it still has a request: `HERE`. */
   heard({ properties: { messageId: id = "", headers } }: Message): void {
+    const { by, has, number } = headers ?? {};
+    if (typeof by === "string" && typeof number === "number" && this.#bench.waitsFor(id))
+      this.#withdrawn.set(id, { by, number });
     const trial = this.#trials.get(id);
-    if (!trial || headers?.["by"] !== trial.by) return;
+    if (!trial || by !== trial.by) return;
     // It lives. If it has the request, its answer will come; if not, it was no death that ended the trial.
     trial.silentSince = undefined;
     trial.goneSince = undefined;
-    if (headers["has"] !== true) this.#trials.delete(id);
+    if (has !== true) this.#trials.delete(id);
   }
 
   /** RabbitMQ has no queue for our question: the process has no connection. */

@@ -43,17 +43,26 @@ export interface Court {
   /** Requests may be taken again. */
   resume(): void;
   groupSize(suspect: Suspect): number;
-  /** Asks its caller; the answer comes by `ruled`. */
-  ask(suspect: Suspect): void;
+  /**
+   * Asks its caller; the answer comes by `ruled`.
+   * @param number counts the questions of this process
+   */
+  ask(suspect: Suspect, number: number): void;
   /**
    * Tells its caller that the trial it was asked about has not begun; resolves when RabbitMQ has that, rejects if the
    * channel is gone before.
+   * @param number of the question: over another connection it may come later than this
    */
-  withdraw(suspect: Suspect): Promise<void>;
+  withdraw(suspect: Suspect, number: number): Promise<void>;
   /** Resolves when it was answered. @param alone nothing else is in the process, and its caller knows */
   run(suspect: Suspect, alone: boolean): Promise<void>;
   /** Ends it without running it. */
   end(suspect: Suspect, why: "expired" | "drop" | "poison"): void;
+}
+
+interface Question {
+  readonly suspect: Suspect;
+  readonly number: number;
 }
 
 interface Waiting extends Suspect {
@@ -72,9 +81,10 @@ export class Trials {
   #waiting: Waiting[] = [];
   #sitting = false;
   /** Asked of its caller, who has not answered. */
-  #asked: { readonly suspect: Suspect; readonly resolve: (ruling: Ruling | "silence") => void } | undefined;
+  #asked: (Question & { readonly resolve: (ruling: Ruling | "silence") => void }) | undefined;
+  #questions = 0;
   /** Asked over a channel that is gone: their callers may have said "go", and take the end of this process for their doing. */
-  #unheard: Suspect[] = [];
+  #unheard: Question[] = [];
   #timer: unknown;
 
   constructor(court: Court) {
@@ -106,18 +116,19 @@ export class Trials {
     this.#waiting = [];
     this.#court.clock.clearTimeout(this.#timer);
     if (!this.#asked) return;
-    this.#unheard.push(this.#asked.suspect);
+    this.#unheard.push(this.#asked);
     this.#asked.resolve("wait");
   }
 
   /** There is a channel again, and nothing is consumed over it before RabbitMQ has read what is written here. */
   attached(): void {
-    for (const suspect of this.#unheard.splice(0)) void this.#withdraw(suspect);
+    for (const question of this.#unheard.splice(0)) void this.#withdraw(question);
   }
 
   /** Resolves when what ends here cannot be taken for its doing any more, or nothing else can begin for now. */
-  async #withdraw(suspect: Suspect): Promise<void> {
-    await this.#court.withdraw(suspect).catch(() => this.#unheard.push(suspect));
+  async #withdraw(question: Question): Promise<void> {
+    const { suspect, number } = question;
+    await this.#court.withdraw(suspect, number).catch(() => this.#unheard.push(question));
   }
 
   #sit(): void {
@@ -160,13 +171,14 @@ export class Trials {
     const { promise, resolve } = Promise.withResolvers<Ruling | "silence">();
     const timer = clock.setTimeout(() => resolve("silence"), RULING_TIMEOUT_MS);
     this.#waiting.push(suspect);
-    this.#asked = { suspect, resolve };
-    this.#court.ask(suspect);
+    const question = { suspect, number: this.#questions++ };
+    this.#asked = { ...question, resolve };
+    this.#court.ask(suspect, question.number);
     const ruling = await promise;
     clock.clearTimeout(timer);
     this.#asked = undefined;
     // It may have been asked in time and answer late: what ends here later was not alone.
-    if (ruling === "silence") await this.#withdraw(suspect);
+    if (ruling === "silence") await this.#withdraw(question);
     suspect.from = clock.now() + WAIT_MS;
     // Its channel may be gone meanwhile.
     if (ruling === "silence" || ruling === "wait" || !this.#waiting.includes(suspect)) return;

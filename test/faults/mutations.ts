@@ -99,8 +99,8 @@ export const MUTATIONS: Readonly<Record<string, Mutation>> = {
     breaks: "innocent",
     seed: 838,
     changes: [
-      ["transporters/trials.ts", 'if (ruling === "silence") await this.#withdraw(suspect);', ""],
-      ["transporters/trials.ts", "void this.#withdraw(suspect);", "void suspect;"],
+      ["transporters/trials.ts", 'if (ruling === "silence") await this.#withdraw(question);', ""],
+      ["transporters/trials.ts", "void this.#withdraw(question);", "void question;"],
       [
         "transporters/consumer.ts",
         'this.#trials.ruled(id, ruling) || ruling !== "go"',

@@ -175,7 +175,7 @@ test("a trial that was asked for over a channel that is gone is taken back over 
   expect(next.published).toMatchObject([
     {
       key: "caller",
-      options: { type: "HERE", messageId: "suspect", headers: { by: "instance-1", has: false } },
+      options: { type: "HERE", messageId: "suspect", headers: { by: "instance-1", has: false, number: 0 } },
     },
   ]);
   expect(next.consumers.size).toBe(0);

@@ -34,6 +34,10 @@ function court() {
       expect(ruling?.key).toBe(node);
       return ruling?.options.headers?.["ruling"];
     },
+    /** A question that may come late, and the end of one. */
+    question: (number: number) => judge.asked(message("TRIAL", "a", { by: "a1", number })),
+    takeBack: (number: number) => judge.heard(message("HERE", "a", { by: "a1", has: false, number })),
+    rulings: () => channel.published.filter(({ options }) => options.type === "RULING").length,
     here: (instance: string, has: boolean) => judge.heard(message("HERE", "a", { by: instance, has })),
     probes: () => channel.published.filter(({ options }) => options.type === "PROBE").map(({ key }) => key),
     gone: () => judge.returned(message("PROBE", "caller", {})),
@@ -115,4 +119,15 @@ test("a caller that was away knows of no trial: what it missed may have ended we
   reconnect();
   judge.peerIs("a", "a2");
   expect(judge.size).toBe(0);
+});
+
+test("a question that comes after it was taken back allows nothing: who asked it may have died of something else", () => {
+  const { question, takeBack, rulings, ask, convicted } = court();
+  takeBack(3);
+  question(3);
+  expect(rulings()).toBe(0);
+  expect(ask("b", "b1")).toBe("go");
+  question(4);
+  expect(rulings()).toBe(2);
+  expect(convicted).toEqual([]);
 });
