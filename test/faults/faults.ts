@@ -1,5 +1,7 @@
 import { parseArgs } from "node:util";
+import { brokerUrl, releaseBroker } from "../../testkit/rabbitmq.ts";
 import { prove } from "./prove.ts";
+import { compareAll, tellDifference } from "./real.ts";
 import { type Schedule, schedule } from "./schedule.ts";
 import { shrink } from "./shrink.ts";
 import { STORIES } from "./stories.ts";
@@ -11,6 +13,7 @@ schedule for each seed. A seed that breaks a rule is told as a short story, and 
     npm run faults -- --seeds 1000             what once went wrong, then seeds 1 to 1000
     npm run faults -- --seed 42                one, with its whole story
     npm run faults -- --prove                  takes each mechanism away and sees its rule fail
+    npm run faults -- --real --seeds 100       does the same to the model and to a real RabbitMQ, by scripts of chance
 
   --seeds N      how many                                          1000
   --from N       the first                                         1
@@ -30,6 +33,7 @@ const { values } = parseArgs({
     story: { type: "string" },
     prove: { type: "boolean", default: false },
     mutation: { type: "string" },
+    real: { type: "boolean", default: false },
     all: { type: "boolean", default: false },
     "no-shrink": { type: "boolean", default: false },
     help: { type: "boolean", default: false },
@@ -74,7 +78,25 @@ function* schedules(): Generator<readonly [name: string, schedule: Schedule]> {
   for (let seed = from; seed < from + whole("seeds"); seed++) yield [`seed ${seed}`, schedule(seed)];
 }
 
+/** @returns whether RabbitMQ does what the model does */
+async function compareWithReal(): Promise<boolean> {
+  const url = await brokerUrl();
+  const [from, count] = values.seed === undefined ? [whole("from"), whole("seeds")] : [whole("seed"), 1];
+  const seeds = Array.from({ length: count }, (_, i) => from + i);
+  const began = performance.now();
+  try {
+    const differences = await compareAll(seeds, url, !values.all);
+    for (const difference of differences) console.log(tellDifference(difference));
+    const seconds = ((performance.now() - began) / 1000).toFixed(0);
+    console.log(`${count} scripts, ${differences.length} with differences, in ${seconds} s`);
+    return differences.length === 0;
+  } finally {
+    await releaseBroker();
+  }
+}
+
 async function main(): Promise<boolean> {
+  if (values.real) return compareWithReal();
   if (values.prove) return prove(values.mutation, console.log);
   const began = performance.now();
   const told = values.seed !== undefined || values.story !== undefined;

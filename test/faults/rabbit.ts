@@ -265,7 +265,8 @@ class Queue {
   readonly #ready: Stored[] = [];
   readonly #consumers: Consumer[] = [];
   readonly #unacked = new Set<Delivery>();
-  #turn = 0;
+  /** Those that have room, in the order of their turns. */
+  readonly #free: Consumer[] = [];
   #gone = false;
   /** No leader until then. */
   #electedAt = 0;
@@ -324,6 +325,7 @@ class Queue {
     }
     this.#ready.length = 0;
     this.#unacked.clear();
+    this.#free.length = 0;
     for (const consumer of this.#consumers.splice(0)) consumer.channel.cancelled(consumer);
   }
 
@@ -335,6 +337,7 @@ class Queue {
     this.#gone = true;
     this.#rabbit.clock.clearTimeout(this.#expiry);
     this.#rabbit.clock.clearTimeout(this.#disuse);
+    this.#free.length = 0;
     for (const consumer of this.#consumers.splice(0)) consumer.channel.cancelled(consumer);
   }
 
@@ -346,21 +349,23 @@ class Queue {
       const age = Math.min(messageTtl, message.expiration ?? Number.POSITIVE_INFINITY);
       const now = this.#rabbit.clock.now();
       this.#ready.push({ ...message, expiresAt: now + age, order: this.#rabbit.nextOrder(), returns: 0 });
-      const { maxLength = Number.POSITIVE_INFINITY } = this.options;
-      while (this.#ready.length > maxLength) this.#deadLetter(this.#ready.shift() as Stored, "maxlen");
+      this.#dropSurplus();
       this.#flow();
     });
   }
 
   subscribe(consumer: Consumer): void {
     this.#consumers.push(consumer);
+    this.#free.push(consumer);
     this.#used();
     this.#flow();
   }
 
   unsubscribe(consumer: Consumer): void {
-    const at = this.#consumers.indexOf(consumer);
-    if (at >= 0) this.#consumers.splice(at, 1);
+    for (const list of [this.#consumers, this.#free]) {
+      const at = list.indexOf(consumer);
+      if (at >= 0) list.splice(at, 1);
+    }
     this.#used();
   }
 
@@ -385,20 +390,36 @@ class Queue {
     this.whenUp(() => this.#flow());
   }
 
-  /** Back to where it was. */
-  giveBack(delivery: Delivery): void {
-    if (!this.#release(delivery)) return;
+  /** Back to where they were, all at once. */
+  giveBack(deliveries: readonly Delivery[]): void {
+    const back = deliveries.filter((delivery) => this.#release(delivery));
+    if (back.length === 0) return;
     this.whenUp(() => {
-      const { stored } = delivery;
-      stored.returns++;
       const limit = Number(this.options.arguments?.["x-delivery-limit"] ?? Number.POSITIVE_INFINITY);
-      if (this.type === "quorum" && stored.returns > limit) this.#deadLetter(stored, "delivery_limit");
-      else {
-        const at = this.#ready.findIndex(({ order }) => order > stored.order);
-        this.#ready.splice(at < 0 ? this.#ready.length : at, 0, stored);
+      for (const { stored } of back) {
+        stored.returns++;
+        if (this.type === "quorum" && stored.returns > limit) this.#deadLetter(stored, "delivery_limit");
+        else this.#putBack(stored);
       }
+      // A classic queue is cut to its length before anything is delivered, a quorum queue after.
+      if (this.type === "quorum") this.#flow();
+      this.#dropSurplus();
       this.#flow();
     });
+  }
+
+  /** A classic queue knows where it was; a quorum queue has what came back go first, in the order in which it came. */
+  #putBack(stored: Stored): void {
+    const isBehind = ({ order, returns }: Stored) =>
+      this.type === "classic" ? order > stored.order : returns === 0;
+    const at = this.#ready.findIndex(isBehind);
+    this.#ready.splice(at < 0 ? this.#ready.length : at, 0, stored);
+  }
+
+  /** The oldest leave when it is too long: `drop-head`. */
+  #dropSurplus(): void {
+    const { maxLength = Number.POSITIVE_INFINITY } = this.options;
+    while (this.#ready.length > maxLength) this.#deadLetter(this.#ready.shift() as Stored, "maxlen");
   }
 
   refuse(delivery: Delivery): void {
@@ -411,7 +432,9 @@ class Queue {
 
   /** @returns whether it was this queue's: what was held when the queue's home died is nobody's any more */
   #release(delivery: Delivery): boolean {
-    if (delivery.consumer) delivery.consumer.held--;
+    const { consumer } = delivery;
+    if (consumer && consumer.held-- === consumer.prefetch && this.#consumers.includes(consumer))
+      this.#free.push(consumer);
     return this.#unacked.delete(delivery);
   }
 
@@ -438,14 +461,12 @@ class Queue {
     this.#watchExpiry();
   }
 
+  /** The consumer whose turn it is. One that has its hands full loses its turn until it has room again. */
   #next(): Consumer | undefined {
-    for (let i = 0; i < this.#consumers.length; i++) {
-      const consumer = this.#consumers[(this.#turn + i) % this.#consumers.length];
-      if (!consumer || (consumer.prefetch > 0 && consumer.held >= consumer.prefetch)) continue;
-      this.#turn = (this.#turn + i + 1) % this.#consumers.length;
-      return consumer;
-    }
-    return undefined;
+    const consumer = this.#free.shift();
+    if (consumer && (consumer.noAck || consumer.prefetch === 0 || consumer.held + 1 < consumer.prefetch))
+      this.#free.push(consumer);
+    return consumer;
   }
 
   /** Only what is at the head is looked at. */
@@ -820,19 +841,29 @@ class ServerChannel implements Channel {
         this.#rabbit.queues.set(name, new Queue(this.#rabbit, name, options, this.#link));
         return undefined;
       }
-      if (known.owner && known.owner !== this.#link)
+      this.#find(name);
+      if (known.options.exclusive !== options.exclusive)
         throw new Refusal(`RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '${name}'`);
       if (JSON.stringify(sorted(known.options)) !== JSON.stringify(sorted(options)))
         throw new Refusal(`PRECONDITION_FAILED - inequivalent arg for queue '${name}'`);
-      if (known.type === "classic" && !known.isUp)
-        throw new Refusal(`NOT_FOUND - home node of durable queue '${name}' is down or inaccessible`);
       return new Promise<void>((resolve) => known.whenUp(resolve));
     });
   }
 
+  /** @throws Refusal if this connection cannot use it */
+  #find(name: string): Queue {
+    const queue = this.#rabbit.queues.get(name);
+    if (!queue) throw new Refusal(`NOT_FOUND - no queue '${name}'`);
+    if (queue.owner && queue.owner !== this.#link)
+      throw new Refusal(`RESOURCE_LOCKED - cannot obtain exclusive access to locked queue '${name}'`);
+    if (queue.type === "classic" && !queue.isUp)
+      throw new Refusal(`NOT_FOUND - home node of durable queue '${name}' is down or inaccessible`);
+    return queue;
+  }
+
   bindQueue(queue: string, exchange: string, key: string): Promise<void> {
     return this.#ask(() => {
-      if (!this.#rabbit.queues.has(queue)) throw new Refusal(`NOT_FOUND - no queue '${queue}'`);
+      this.#find(queue);
       const { bindings } = this.#rabbit;
       if (!bindings.some((each) => each.queue === queue && each.exchange === exchange && each.key === key))
         bindings.push({ queue, exchange, key });
@@ -851,18 +882,16 @@ class ServerChannel implements Channel {
     };
     // Deliveries may come ahead of the answer's `then`.
     this.#consumers.set(tag, entry);
-    return this.#ask(async () => {
-      const queue = this.#rabbit.queues.get(name);
-      if (!queue) throw this.refuse(new Refusal(`NOT_FOUND - no queue '${name}'`));
-      if (queue.type === "classic" && !queue.isUp)
-        throw this.refuse(
-          new Refusal(`NOT_FOUND - home node of durable queue '${name}' is down or inaccessible`),
-        );
+    return this.#ask(() => {
+      const queue = this.#find(name);
       const consumer: Consumer = { tag, channel: this, queue, prefetch, noAck, held: 0 };
       entry.consumer = consumer;
-      await new Promise<void>((resolve) => queue.whenUp(resolve));
-      if (this.#heeded && this.#link.serverOpen) queue.subscribe(consumer);
-      return tag;
+      return new Promise<string>((resolve) =>
+        queue.whenUp(() => {
+          resolve(tag);
+          if (this.#heeded && this.#link.serverOpen) queue.subscribe(consumer);
+        }),
+      );
     });
   }
 
@@ -921,7 +950,7 @@ class ServerChannel implements Channel {
 
   reject({ fields: { deliveryTag } }: Message, requeue: boolean): void {
     this.#answer(deliveryTag, (delivery) =>
-      requeue ? delivery.queue.giveBack(delivery) : delivery.queue.refuse(delivery),
+      requeue ? delivery.queue.giveBack([delivery]) : delivery.queue.refuse(delivery),
     );
   }
 
@@ -941,7 +970,7 @@ class ServerChannel implements Channel {
 
   get(name: string): Promise<Message | undefined> {
     return this.#ask(() => {
-      const fetched = this.#rabbit.queues.get(name)?.fetch();
+      const fetched = this.#find(name).fetch();
       if (!fetched) return undefined;
       const tag = this.#nextDelivery++;
       this.#deliveries.set(tag, fetched.delivery);
@@ -950,7 +979,7 @@ class ServerChannel implements Channel {
   }
 
   purgeQueue(name: string): Promise<number> {
-    return this.#ask(() => this.#rabbit.queues.get(name)?.purge() ?? 0);
+    return this.#ask(() => this.#find(name).purge());
   }
 
   async close(): Promise<void> {
@@ -989,8 +1018,8 @@ class ServerChannel implements Channel {
     if (!this.#heeded) return;
     this.#heeded = false;
     for (const { consumer } of this.#consumers.values()) if (consumer) consumer.queue.unsubscribe(consumer);
-    // The last first, so that the first is at the head again.
-    for (const delivery of [...this.#deliveries.values()].reverse()) delivery.queue.giveBack(delivery);
+    const held = Map.groupBy(this.#deliveries.values(), ({ queue }) => queue);
+    for (const [queue, deliveries] of held) queue.giveBack(deliveries);
     this.#deliveries.clear();
   }
 
