@@ -26,7 +26,8 @@ export interface Difference {
 
 /**
  * Performs a script on a real RabbitMQ. What RabbitMQ always does counts: a channel that it closes may still get a
- * message for a moment, and such a difference does not come again.
+ * message for a moment, and such a difference does not come again. Known and left (script 153): RabbitMQ 3.10 lets a
+ * consumer hold one message beyond its prefetch after one of its messages has come back too often.
  * @returns a difference to the model that came every time
  */
 export async function compare(script: Script, url: string): Promise<Difference | undefined> {
