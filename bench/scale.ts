@@ -24,8 +24,8 @@ model nodes with engines that sleep, callers as a gateway is one, each a process
 const SERVICE_MS = 500;
 /** Calls kept open for each node: of two that the strategy looks at, one is seldom without work. */
 const IN_FLIGHT = 8;
-/** Until all nodes have work, milliseconds. */
-const WARM_UP_MS = 3 * SERVICE_MS;
+/** Until what was brought all at once is worked off, twice, milliseconds: what is measured is how it goes on. */
+const WARM_UP_MS = 2 * IN_FLIGHT * SERVICE_MS;
 /** Of the kernel's clock in /proc/<pid>/stat: USER_HZ, 100 on Linux. */
 const TICKS_PER_SECOND = 100;
 
