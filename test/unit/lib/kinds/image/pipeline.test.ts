@@ -420,7 +420,8 @@ describe("waiting", () => {
     // 6324×6324 pixels of one colour, in 38 bytes.
     const large = Buffer.from("UklGRh4AAABXRUJQVlA4TBEAAAAvs9gsBgdQmSKXov+BiOh/AAA=", "base64");
     const small = await photo(60, 40).jpeg().toBuffer();
-    const two = new ImagePipeline({ concurrency: 2 });
+    // On a busy machine four large ones take longer than an image may.
+    const two = new ImagePipeline({ concurrency: 2, timeoutMs: 120_000 });
     await two.start();
     const order: string[] = [];
     const prepare = (name: string, bytes: Buffer) =>
