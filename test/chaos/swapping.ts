@@ -193,7 +193,9 @@ function opposite(file: Uint8Array): Uint8Array {
     ...each,
     output: (each.output ?? []).map((one) => (one === name ? inner : one)),
   }));
-  return writeModel({ ...model, graph: { ...graph, node: [...nodes, node("Neg", [inner], name)] } });
+  // The node that made the output may bear its name.
+  const negated = { ...node("Neg", [inner], name), name: "opposite" };
+  return writeModel({ ...model, graph: { ...graph, node: [...nodes, negated] } });
 }
 
 interface Listed {
