@@ -157,7 +157,12 @@ function environment({ name, role, env, drainGraceMs }: Needs): IEnvVar[] {
     { name: "SERVICES", value: name },
     { name: "NODE_ID", valueFrom: { fieldRef: { fieldPath: "metadata.name" } } },
     { name: "ADMIN_PORT", value: String(ADMIN_PORT) },
-    ...(role === "gateway" ? [{ name: "PORT", value: String(HTTP_PORT) }] : []),
+    ...(role === "gateway"
+      ? [
+          { name: "PORT", value: String(HTTP_PORT) },
+          secret("ADMIN_KEYS", "admin", "keys", { optional: true }),
+        ]
+      : []),
     secret("RABBITMQ_USERNAME", "rabbitmq", "username"),
     secret("RABBITMQ_PASSWORD", "rabbitmq", "password"),
     { name: "TRANSPORTER", value: "amqp://$(RABBITMQ_USERNAME):$(RABBITMQ_PASSWORD)@rabbitmq:5672" },
@@ -181,9 +186,9 @@ function limitOf(containerName: string, variable: string, resource: string): IEn
   return { name: variable, valueFrom: { resourceFieldRef: { containerName, resource } } };
 }
 
-/** A pod whose secret is missing does not start, and its events name the secret. */
-function secret(variable: string, name: string, key: string): IEnvVar {
-  return { name: variable, valueFrom: { secretKeyRef: { name, key } } };
+/** A pod whose secret is missing does not start, and its events name the secret; one that is optional is left out. */
+function secret(variable: string, name: string, key: string, optional: { optional?: true } = {}): IEnvVar {
+  return { name: variable, valueFrom: { secretKeyRef: { name, key, ...optional } } };
 }
 
 function service(name: string, metadata: Labelled): Service {

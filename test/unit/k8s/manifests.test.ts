@@ -71,6 +71,13 @@ test("secrets are references that must exist, read before what is made of them",
   expect(order.indexOf("REDIS_PASSWORD")).toBeLessThan(order.indexOf("REDIS_URL"));
 });
 
+test("the keys of who may control models are a reference, of the gateway alone, and need not be there", () => {
+  const keys = (role: "gateway" | "dispatcher" | "model") =>
+    environment(manifestsOf({ role })["Deployment"])["ADMIN_KEYS"];
+  expect(keys("gateway")).toEqual({ secretKeyRef: { name: "admin", key: "keys", optional: true } });
+  expect([keys("dispatcher"), keys("model")]).toEqual([undefined, undefined]);
+});
+
 test.each(["gateway", "dispatcher", "model", "service"] as const)(
   "a %s is told nothing that it would not read",
   (role) => {
