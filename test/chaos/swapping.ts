@@ -19,8 +19,12 @@ const [OLD, NEW] = [1, 2];
 const SWAP_TIMEOUT_MS = 60_000;
 /** By then a replica has seen a new version, and has not changed yet. */
 const MIDDLE_S = 0.9;
-/** How much slower requests may be while versions change, 99 of 100. */
+/**
+ * How much slower requests may be while versions change, 99 of 100; or by so many milliseconds: of a few hundred requests
+ * the slowest three decide, and on an idle machine a new engine's start alone is worth 20 ms.
+ */
 const SLOWER = 2;
+const NOISE_MS = 50;
 
 export const swapEvents: readonly ChaosEvent[] = [
   {
@@ -38,7 +42,7 @@ export const swapEvents: readonly ChaosEvent[] = [
       scene.note(`p99 ${Math.round(normal)} ms before, ${Math.round(during)} ms while versions changed`);
       scene.expect(
         "fast",
-        during <= SLOWER * normal,
+        during <= Math.max(SLOWER * normal, normal + NOISE_MS),
         `p99 of ${Math.round(during)} ms while versions changed, ${Math.round(normal)} ms before`,
       );
     },
