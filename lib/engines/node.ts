@@ -3,6 +3,7 @@ import type { ServiceBroker } from "moleculer";
 import { readCgroup } from "../load/cgroup.ts";
 import { loadOf } from "../load/load.ts";
 import type { ModelId } from "../models/identity.ts";
+import { perBroker } from "../per-broker.ts";
 import { healthOf } from "../telemetry/health.ts";
 import { count, liveGauge } from "../telemetry/metrics.ts";
 import { BatchObserver } from "../telemetry/observe.ts";
@@ -29,7 +30,7 @@ export interface NetworkSettings {
   readonly prove?: NetworkOptions["prove"];
 }
 
-const leases = new WeakMap<ServiceBroker, Leases>();
+const leasesOf = perBroker(() => new Leases());
 
 /**
  * The network of a model on this node, loaded and warm. Services that ask for the same files in the same way share
@@ -38,13 +39,8 @@ const leases = new WeakMap<ServiceBroker, Leases>();
  * @throws EngineCrashedError if it cannot be loaded
  */
 export function leaseNetwork(broker: ServiceBroker, settings: NetworkSettings): Promise<Lease> {
-  let own = leases.get(broker);
-  if (!own) {
-    own = new Leases();
-    leases.set(broker, own);
-  }
   const key = createHash("sha256").update(JSON.stringify(settings)).digest("hex");
-  return own.lease(key, () => observedNetwork(broker, key, settings));
+  return leasesOf(broker).lease(key, () => observedNetwork(broker, key, settings));
 }
 
 function observedNetwork(broker: ServiceBroker, key: string, settings: NetworkSettings): Network {

@@ -1,4 +1,5 @@
 import type { ServiceBroker } from "moleculer";
+import { perBroker } from "../per-broker.ts";
 import { LoadMeter, type LoadMeterOptions, type LoadSample } from "./cgroup.ts";
 import { type LoadReport, LoadTable } from "./table.ts";
 
@@ -62,17 +63,8 @@ export class LoadState {
   }
 }
 
-const states = new WeakMap<ServiceBroker, LoadState>();
-
 /** The broker's load. Only who asks first has a say in `options`: the load middleware. */
-export function loadOf(broker: ServiceBroker, options?: LoadMeterOptions): LoadState {
-  let state = states.get(broker);
-  if (!state) {
-    state = new LoadState(options);
-    states.set(broker, state);
-  }
-  return state;
-}
+export const loadOf = perBroker((_, options?: LoadMeterOptions) => new LoadState(options));
 
 /**
  * Whether a node has this action and, as far as is known, takes work: it neither drains nor lacks what it needs. What

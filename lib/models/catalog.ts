@@ -1,5 +1,6 @@
 import type { ServiceBroker } from "moleculer";
 import type { InputSpec } from "../kinds/kind.ts";
+import { perBroker } from "../per-broker.ts";
 import type { BatchingBounds, ModelMetadata, ServedVersion, VersionReport } from "../types.ts";
 import { type Control, type Label, newer } from "./control.ts";
 import type { ModelId } from "./identity.ts";
@@ -158,17 +159,8 @@ export class Catalog {
   }
 }
 
-const catalogs = new WeakMap<ServiceBroker, Catalog>();
-
 /** The broker's catalog: one, so that all in a process remember the same. */
-export function catalogOf(broker: ServiceBroker): Catalog {
-  let catalog = catalogs.get(broker);
-  if (!catalog) {
-    catalog = new Catalog(broker);
-    catalogs.set(broker, catalog);
-  }
-  return catalog;
-}
+export const catalogOf = perBroker((broker) => new Catalog(broker));
 
 export function isReady({ versions: [first] }: KnownModel): boolean {
   return first.replicas.length > 0;

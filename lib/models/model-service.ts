@@ -1,6 +1,7 @@
 import { resolve } from "node:path";
 import type { ActionParams, Context, Logger, Service, ServiceBroker } from "moleculer";
 import { type Env, env } from "../env.ts";
+import { perBroker } from "../per-broker.ts";
 import type { Scope } from "../request/scope.ts";
 import { count, gauge } from "../telemetry/metrics.ts";
 import type { ModelMetadata, PredictParams, PredictResult, VersionReport } from "../types.ts";
@@ -271,14 +272,8 @@ export class ModelService {
   }
 }
 
-const services = new WeakMap<ServiceBroker, Map<string, ModelService>>();
-
 /** The models' services of this process that have started, by name. */
-export function servicesOf(broker: ServiceBroker): Map<string, ModelService> {
-  const own = services.get(broker) ?? new Map<string, ModelService>();
-  services.set(broker, own);
-  return own;
-}
+export const servicesOf = perBroker(() => new Map<string, ModelService>());
 
 /** Undefined: there is no origin. */
 function originOptions(env: Env): OriginOptions | undefined {
@@ -291,21 +286,15 @@ function originOptions(env: Env): OriginOptions | undefined {
   };
 }
 
-const proven = new WeakMap<ServiceBroker, Set<string>>();
-
 /** Fingerprints of the versions that have proved themselves in this process. */
-function provenOf(broker: ServiceBroker): Set<string> {
-  const own = proven.get(broker) ?? new Set<string>();
-  proven.set(broker, own);
-  return own;
-}
+const provenOf = perBroker(() => new Set<string>());
 
 interface Polled {
   readonly looks: Set<() => Promise<unknown>>;
   readonly poll: Poll;
 }
 
-const polls = new WeakMap<ServiceBroker, Map<string, Polled>>();
+const pollsOf = perBroker(() => new Map<string, Polled>());
 
 /**
  * Looks so often, together with the other services of the process that ask the same model: they change versions at the
@@ -319,8 +308,7 @@ function polled(
   everyMs: number,
   look: () => Promise<unknown>,
 ): () => void {
-  const own = polls.get(broker) ?? new Map<string, Polled>();
-  polls.set(broker, own);
+  const own = pollsOf(broker);
   const key = `${everyMs} ${dir}`;
   let shared = own.get(key);
   if (!shared) {

@@ -1,5 +1,6 @@
 import { LRUCache } from "lru-cache";
 import type { Context, ServiceBroker } from "moleculer";
+import { perBroker } from "../per-broker.ts";
 
 /** The event that says a client hung up; its payload is a {@link CancelEvent}. */
 export const CANCEL_EVENT = "inference.cancel";
@@ -99,17 +100,8 @@ export class Cancellations {
   }
 }
 
-const cancellations = new WeakMap<ServiceBroker, Cancellations>();
-
 /** The broker's running requests; the middleware `Scopes` tracks them, services that hear {@link CANCEL_EVENT} abort. */
-export function cancellationsOf(broker: ServiceBroker): Cancellations {
-  let own = cancellations.get(broker);
-  if (!own) {
-    own = new Cancellations();
-    cancellations.set(broker, own);
-  }
-  return own;
-}
+export const cancellationsOf = perBroker(() => new Cancellations());
 
 /**
  * Tells the services of this node, and the nodes that hold its calls, that nobody waits any more. Not all nodes: there

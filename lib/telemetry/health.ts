@@ -1,4 +1,5 @@
 import type { ServiceBroker } from "moleculer";
+import { perBroker } from "../per-broker.ts";
 
 export type HealthState = "starting" | "ready" | "draining" | "stopped";
 
@@ -77,17 +78,8 @@ export class Health {
   }
 }
 
-const healths = new WeakMap<ServiceBroker, Health>();
-
 /** The broker's health; kept up to date by the health middleware. */
-export function healthOf(broker: ServiceBroker): Health {
-  let health = healths.get(broker);
-  if (!health) {
-    health = new Health();
-    healths.set(broker, health);
-  }
-  return health;
-}
+export const healthOf = perBroker(() => new Health());
 
 /** Which question a probe asks: restart me if not, or send me work only if so. */
 export type Probe = "live" | "ready";

@@ -1,5 +1,6 @@
 import type { ServiceBroker } from "moleculer";
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { perBroker } from "../per-broker.ts";
 
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 const SIZES = [1, 2, 4, 8, 16, 32, 64, 128];
@@ -122,16 +123,7 @@ function known<T>(instruments: ReadonlyMap<string, T>, name: string): T {
   return instrument;
 }
 
-const instruments = new WeakMap<ServiceBroker, Instruments>();
-
-function instrumentsOf(broker: ServiceBroker): Instruments {
-  let own = instruments.get(broker);
-  if (!own) {
-    own = new Instruments();
-    instruments.set(broker, own);
-  }
-  return own;
-}
+const instrumentsOf = perBroker(() => new Instruments());
 
 /** The broker's metrics, to be written out. */
 export function registryOf(broker: ServiceBroker): Registry {
