@@ -7,7 +7,7 @@ import { whole } from "../lib/check.ts";
 import { defineMixin } from "../lib/define.ts";
 import { loadOf } from "../lib/load/load.ts";
 import { batchingSettings } from "../lib/models/settings.ts";
-import { CANCEL_EVENT, type CancelEvent, cancellationsOf } from "../lib/request/cancellation.ts";
+import { cancelEvents } from "../lib/request/cancellation.ts";
 import { scopeOf } from "../lib/request/scope.ts";
 import { BatchObserver, observeItems } from "../lib/telemetry/observe.ts";
 
@@ -42,11 +42,7 @@ export const Batching = defineMixin<Vars>()({
     loadOf(this.broker).registerQueue(this.name, () => this.batcher.stats);
   },
 
-  events: {
-    [CANCEL_EVENT](ctx: Context<CancelEvent>) {
-      cancellationsOf(this.broker).abort(ctx.params.cancelId);
-    },
-  },
+  events: cancelEvents,
 
   async stopped() {
     await this.batcher.drain();

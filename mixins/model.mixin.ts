@@ -2,7 +2,7 @@ import type { Context } from "moleculer";
 import { defineMixin } from "../lib/define.ts";
 import { ModelService } from "../lib/models/model-service.ts";
 import { modelSettings } from "../lib/models/settings.ts";
-import { CANCEL_EVENT, type CancelEvent, cancellationsOf } from "../lib/request/cancellation.ts";
+import { cancelEvents } from "../lib/request/cancellation.ts";
 import { scopeOf } from "../lib/request/scope.ts";
 import type { PredictParams, PredictResult } from "../lib/types.ts";
 
@@ -59,11 +59,7 @@ export const Model = defineMixin<Vars>()({
     await this.served.stop();
   },
 
-  events: {
-    [CANCEL_EVENT](ctx: Context<CancelEvent>) {
-      cancellationsOf(this.broker).abort(ctx.params.cancelId);
-    },
-  },
+  events: cancelEvents,
 
   actions: {
     predict: {

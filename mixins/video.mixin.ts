@@ -3,7 +3,7 @@ import { z } from "zod";
 import { whole } from "../lib/check.ts";
 import { defineMixin } from "../lib/define.ts";
 import { ClipAsker } from "../lib/kinds/video/asker.ts";
-import { CANCEL_EVENT, type CancelEvent, cancellationsOf } from "../lib/request/cancellation.ts";
+import { cancelEvents } from "../lib/request/cancellation.ts";
 import { scopeOf } from "../lib/request/scope.ts";
 import type { PredictParams, PredictResult } from "../lib/types.ts";
 
@@ -65,11 +65,7 @@ export const Video = defineMixin<Vars>()({
     await this.asker.look();
   },
 
-  events: {
-    [CANCEL_EVENT](ctx: Context<CancelEvent>) {
-      cancellationsOf(this.broker).abort(ctx.params.cancelId);
-    },
-  },
+  events: cancelEvents,
 
   actions: {
     predict: {

@@ -9,7 +9,7 @@ import { Preparers } from "../lib/kinds/preparers.ts";
 import { kindOf } from "../lib/kinds/registry.ts";
 import { Admin, adminActions } from "../lib/models/admin.ts";
 import { catalogOf } from "../lib/models/catalog.ts";
-import { CANCEL_EVENT, type CancelEvent, cancellationsOf } from "../lib/request/cancellation.ts";
+import { cancelEvents } from "../lib/request/cancellation.ts";
 import { Retry } from "../lib/request/retry.ts";
 import { scopeOf } from "../lib/request/scope.ts";
 import { healthOf } from "../lib/telemetry/health.ts";
@@ -76,11 +76,7 @@ export default defineService<Vars>()({
     this.admin = new Admin(broker, logger);
   },
 
-  events: {
-    [CANCEL_EVENT](ctx: Context<CancelEvent>) {
-      cancellationsOf(this.broker).abort(ctx.params.cancelId);
-    },
-  },
+  events: cancelEvents,
 
   /** Ready only with a decoder of every kind; they start beside the models. */
   async started() {

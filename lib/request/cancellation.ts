@@ -103,6 +103,13 @@ export class Cancellations {
 /** The broker's running requests; the middleware `Scopes` tracks them, services that hear {@link CANCEL_EVENT} abort. */
 export const cancellationsOf = perBroker(() => new Cancellations());
 
+/** The events of a service whose work a client gives up by hanging up. */
+export const cancelEvents = {
+  [CANCEL_EVENT](this: { readonly broker: ServiceBroker }, { params }: Context<CancelEvent>): void {
+    cancellationsOf(this.broker).abort(params.cancelId);
+  },
+};
+
 /**
  * Tells the services of this node, and the nodes that hold its calls, that nobody waits any more. Not all nodes: there
  * may be a thousand, and clients hang up often. What waits for any node to take it is cancelled when one does.
