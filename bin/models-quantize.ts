@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { wholeCores } from "../lib/load/cgroup.ts";
-import { latestVersion } from "../lib/models/manifest.ts";
+import { versionFolder } from "../lib/models/manifest.ts";
 import { type QuantizeReport, quantizeModel } from "../lib/models/quantize.ts";
 import { commandLine, misused } from "./cli.ts";
 
@@ -39,9 +39,7 @@ if (!(Number.isSafeInteger(Number(samples)) && Number(samples) > 0)) {
 }
 
 try {
-  const from = existsSync(join(model, "manifest.json"))
-    ? resolve(model)
-    : latestVersion(resolve(values.models, model));
+  const from = versionFolder(model, values.models);
   const name = basename(dirname(from));
   const to = resolve(values.out ?? join(dirname(dirname(from)), `${name}-int8`, "1"));
   const report = await quantizeModel({

@@ -1,6 +1,5 @@
-import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { latestVersion } from "../lib/models/manifest.ts";
+import { versionFolder } from "../lib/models/manifest.ts";
 import { writeTfjs } from "../lib/models/to-tfjs.ts";
 import { commandLine, misused } from "./cli.ts";
 
@@ -26,9 +25,7 @@ const [model = ""] = positionals;
 if (model === "") misused("Expected a model; --help tells what there is");
 
 try {
-  const from = existsSync(join(model, "manifest.json"))
-    ? resolve(model)
-    : latestVersion(resolve(values.models, model));
+  const from = versionFolder(model, values.models);
   const name = basename(dirname(from));
   const to = resolve(values.out ?? join(dirname(dirname(from)), `${name}-tfjs`, "1"));
   await writeTfjs(from, to);

@@ -10,10 +10,9 @@ import {
   VersionNotFoundError,
 } from "../errors.ts";
 import { catalogOf, describeModel, type KnownModel } from "./catalog.ts";
-import { type Change, type Control, changed, LABELS, newer, tuning } from "./control.ts";
+import { type Change, type Control, changed, LABELS, newer, share, tuning, version } from "./control.ts";
 
 const model = z.string().regex(/^[a-z0-9][a-z0-9.-]{0,63}$/, "the name of a model service");
-const version = z.int("a whole number of at least 1").min(1, "a whole number of at least 1");
 
 /** What the host may ask for, and with what. The one declaration: actions, REPL and HTTP check by it. */
 export const OPS = {
@@ -33,7 +32,7 @@ export const OPS = {
       model,
       label: z.enum(LABELS),
       version: version.nullable(),
-      share: z.number().gt(0, "a number above 0").max(1, "a number of at most 1").optional(),
+      share: share.optional(),
     }),
   },
   rollback: {

@@ -3,8 +3,8 @@ import { z } from "zod";
 import { ServingError } from "../errors.ts";
 import { MAX_SERVED, type Wishes } from "./policy.ts";
 
-const version = z.int("a whole number of at least 1").min(1, "a whole number of at least 1");
-const share = z.number().gt(0, "a number above 0").max(1, "a number of at most 1");
+export const version = z.int("a whole number of at least 1").min(1, "a whole number of at least 1");
+export const share = z.number().gt(0, "a number above 0").max(1, "a number of at most 1");
 const bound = (least: number, most: number) =>
   z.int(`a whole number from ${least} to ${most}`).min(least).max(most).optional();
 

@@ -434,8 +434,8 @@ async function writeAll(file: FileHandle, chunk: Buffer): Promise<void> {
   for (let at = 0; at < chunk.length; ) at += (await file.write(chunk, at)).bytesWritten;
 }
 
-/** Waits until the disk has it. */
-async function flush(path: string): Promise<void> {
+/** Waits until the disk has a file, or the names in a folder. */
+export async function flush(path: string): Promise<void> {
   const file = await open(path, "r");
   try {
     await file.sync();

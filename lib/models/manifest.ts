@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
-import { createReadStream, readdirSync, readFileSync, statSync } from "node:fs";
+import { createReadStream, existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { stat } from "node:fs/promises";
-import { basename, dirname, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { z } from "zod";
 import { mismatch, problemsOf } from "../check.ts";
@@ -171,6 +171,11 @@ export function latestVersion(modelDir: string): string {
   if (version !== undefined) return resolve(modelDir, String(version));
   const reasons = numberedFolders(modelDir).map((found) => problemOf(modelDir, found));
   throw new Error([`No version of a model in ${resolve(modelDir)}`, ...reasons].join("\n"));
+}
+
+/** The version's folder that a command is given: itself, or a model's name, for its latest. @throws Error if there is none */
+export function versionFolder(given: string, modelsDir: string): string {
+  return existsSync(join(given, "manifest.json")) ? resolve(given) : latestVersion(resolve(modelsDir, given));
 }
 
 function numberedFolders(modelDir: string): number[] {

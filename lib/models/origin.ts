@@ -3,7 +3,7 @@ import { mkdir, open, readFile, rename, rm, stat, utimes, writeFile } from "node
 import { dirname, resolve } from "node:path";
 import { z } from "zod";
 import { problemsOf } from "../check.ts";
-import { download, pathWithin } from "./download.ts";
+import { download, flush, pathWithin } from "./download.ts";
 import { type Manifest, readManifest, verifyFiles } from "./manifest.ts";
 import type { FolderRepository, Found, Listing, Problem, Repository } from "./repository.ts";
 
@@ -296,14 +296,4 @@ async function isThere(path: string): Promise<boolean> {
     () => true,
     () => false,
   );
-}
-
-/** Waits until the disk has the names in a folder. */
-async function flush(dir: string): Promise<void> {
-  const handle = await open(dir, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

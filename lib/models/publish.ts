@@ -1,5 +1,6 @@
-import { copyFile, mkdir, open, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
+import { flush } from "./download.ts";
 import { listVersions, readManifest, verifyFiles } from "./manifest.ts";
 
 export interface PublishOptions {
@@ -53,14 +54,4 @@ async function writeIndex(model: string): Promise<void> {
   if ((await readFile(path, "utf8").catch(() => "")) === text) return;
   await writeFile(`${path}.${process.pid}`, text, { flush: true });
   await rename(`${path}.${process.pid}`, path);
-}
-
-/** Waits until the disk has it. */
-async function flush(path: string): Promise<void> {
-  const handle = await open(path, "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

@@ -5,15 +5,16 @@
  *     node training/ranking/manifest.ts --work DIR --out examples/models/films/1
  */
 import "../../lib/engines/no-telemetry.ts";
-import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
 import type { Tensor, Tensors } from "../../lib/engines/tensors.ts";
 import { type RankingPart, ranking } from "../../lib/kinds/ranking/kind.ts";
+import { fileEntry } from "../../lib/models/manifest.ts";
 import { createScope } from "../../lib/request/scope.ts";
 import { type RankingTaskPart, rankingTask } from "../../lib/tasks/ranking.ts";
+import { tellBars } from "../bars.ts";
 
 /** What `train.py` reports. Shares are from 0 to 1. */
 interface Training {
@@ -163,13 +164,7 @@ const manifest = {
   name: basename(dirname(dir)),
   version: Number(basename(dir)),
   format: "onnx",
-  files: [
-    {
-      path: "model.onnx",
-      bytes: weights.length,
-      sha256: createHash("sha256").update(weights).digest("hex"),
-    },
-  ],
+  files: [fileEntry("model.onnx", weights)],
   inputs,
   outputs,
   maxBatch: MAX_BATCH,
@@ -205,8 +200,7 @@ function checkBars(): void {
       Math.abs(scores.nothing - scores.strangersPopular) < 0.001,
     ],
   ];
-  for (const [bar, met] of bars) console.log(`${met ? "met" : "MISSED"}: ${bar}`);
-  if (bars.some(([, met]) => !met)) process.exitCode = 1;
+  tellBars(bars);
 }
 
 function card(): string {

@@ -11,6 +11,7 @@ import { parseArgs } from "node:util";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import { type HashedNgrams, tokenize } from "../../lib/kinds/text/tokenizer.ts";
 import { fileEntry } from "../../lib/models/manifest.ts";
+import { tellBars } from "../bars.ts";
 
 /** What `train.py` reports. Shares are from 0 to 1. */
 interface Training {
@@ -144,8 +145,7 @@ function checkBars(): void {
       scores.falsePositives <= 0.005,
     ],
   ];
-  for (const [bar, met] of bars) console.log(`${met ? "met" : "MISSED"}: ${bar}`);
-  if (bars.some(([, met]) => !met)) process.exitCode = 1;
+  tellBars(bars);
 }
 
 /** 95 % interval of a share of `n` (Wilson 1927), in percent. */
