@@ -3,7 +3,6 @@ import type { IncomingHttpHeaders } from "node:http";
 import { call } from "../actions.ts";
 import type { AdminKey } from "../env.ts";
 import { errorCode, ServingError } from "../errors.ts";
-import type { Kind } from "../kinds/kind.ts";
 import { type AdminMeta, isOp } from "../models/admin.ts";
 import type { Answer } from "./answer.ts";
 import { readInputs } from "./body.ts";
@@ -15,8 +14,7 @@ const MAX_BODY_BYTES = 65_536;
 /** A refresh loads what is new before it is answered. */
 const TIMEOUT_MS = 130_000;
 const JSON_TYPE = /^application\/json\s*(;|$)/i;
-/** What of a kind the reader of bodies needs. */
-const CHANGE = { noun: "change" } as Kind;
+const CHANGE = { noun: "change" };
 
 /** `POST /api/admin/<op>`: what the host may change, for who has a key. */
 export class AdminDoor {

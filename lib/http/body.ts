@@ -31,6 +31,9 @@ interface Parser {
 
 type Fail = (error: unknown) => void;
 
+/** What inputs are called, in messages and in forms. */
+type Named = Pick<Kind, "noun" | "field">;
+
 // RFC 2046 §5.1.1: 1 to 70 characters.
 const BOUNDARY = /;\s*boundary=(?:"[^"\r\n]{1,70}"|[^\s";,]{1,70})\s*(?:;|$)/i;
 /** Form fields that are no inputs are skipped, but bounded. */
@@ -82,7 +85,7 @@ export function bodyForm(
 export async function readInputs(
   body: Body,
   form: BodyForm,
-  kind: Kind,
+  kind: Named,
   limits: BodyLimits,
   hold: (bytes: number) => void,
 ): Promise<readonly Input[]> {
@@ -158,7 +161,7 @@ function pump(body: Body, parser: Parser, hold: (bytes: number) => void, fail: F
   return { ended, stop };
 }
 
-function rawParser(type: string, kind: Kind, limits: BodyLimits, fail: Fail): Parser {
+function rawParser(type: string, kind: Named, limits: BodyLimits, fail: Fail): Parser {
   const pages = new Pages(limits.maxBytes);
   return {
     write(chunk) {
@@ -201,7 +204,7 @@ function itemsOf(value: unknown): readonly unknown[] | undefined {
   return Array.isArray(items) ? items : undefined;
 }
 
-function formParser(headers: IncomingHttpHeaders, kind: Kind, limits: BodyLimits, fail: Fail): Parser {
+function formParser(headers: IncomingHttpHeaders, kind: Named, limits: BodyLimits, fail: Fail): Parser {
   const inputs: { readonly pages: Pages; readonly type: string }[] = [];
   let received = 0;
   const malformed = () => fail(new ServingError("BAD_REQUEST", "The form is malformed or ends early"));
@@ -238,7 +241,7 @@ function formParser(headers: IncomingHttpHeaders, kind: Kind, limits: BodyLimits
   };
 }
 
-function createForm(headers: IncomingHttpHeaders, kind: Kind, { maxInputs }: BodyLimits) {
+function createForm(headers: IncomingHttpHeaders, kind: Named, { maxInputs }: BodyLimits) {
   try {
     return new Busboy({
       headers: { ...headers, "content-type": headers["content-type"] ?? "" },
@@ -331,12 +334,12 @@ function tooSmallPieces(): ServingError {
   return new ServingError("BAD_REQUEST", `Expected the body in pieces of at least ${MIN_PIECE_BYTES} bytes`);
 }
 
-function tooManyBytes({ noun }: Kind, { maxBytes }: Pick<BodyLimits, "maxBytes">): ServingError {
+function tooManyBytes({ noun }: Named, { maxBytes }: Pick<BodyLimits, "maxBytes">): ServingError {
   const message = `${capital(withArticle(noun))} may have at most ${maxBytes} bytes`;
   return new ServingError("PAYLOAD_TOO_LARGE", message, { limit: maxBytes });
 }
 
-function tooManyParts({ noun }: Kind, { maxInputs }: BodyLimits): ServingError {
+function tooManyParts({ noun }: Named, { maxInputs }: BodyLimits): ServingError {
   const message = `A form may hold at most ${maxInputs} ${noun}s and ${MAX_OTHER_PARTS} other parts`;
   return new ServingError("PAYLOAD_TOO_LARGE", message, { limit: maxInputs });
 }
