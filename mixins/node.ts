@@ -1,7 +1,8 @@
 import type { Context, ServiceBroker, ServiceSchema } from "moleculer";
 import type { ControlParams } from "../lib/actions.ts";
-import { ModelNotFoundError } from "../lib/errors.ts";
-import type { Control } from "../lib/models/control.ts";
+import { problemsOf } from "../lib/check.ts";
+import { ModelNotFoundError, ServingError } from "../lib/errors.ts";
+import { type Control, control as decision } from "../lib/models/control.ts";
 import { type ModelService, servicesOf } from "../lib/models/model-service.ts";
 import type { VersionReport } from "../lib/types.ts";
 import { drain } from "../middlewares/health.ts";
@@ -22,6 +23,9 @@ export function nodeService(): ServiceSchema {
       // It would tell anyone on the bus what the broker's options say, RabbitMQ's password included.
       options: false as never,
       control(this: Self, { params: { model, control } }: Context<ControlParams>): Control {
+        // Whoever may speak on the bus may say this: a million engines are no decision.
+        const problems = problemsOf(decision, control, "control");
+        if (problems.length > 0) throw new ServingError("BAD_REQUEST", problems.join("; "));
         return hosted(this.broker, model).apply(control);
       },
       refresh(this: Self, { params }: Context<{ model: string }>): Promise<readonly VersionReport[]> {
