@@ -173,6 +173,11 @@ export function errorCode(error: unknown): ErrorCode {
   return Object.hasOwn(MOLECULER_TYPES, type) ? (MOLECULER_TYPES[type] ?? "INTERNAL") : "INTERNAL";
 }
 
+/** For the log: what clients do not read is in the cause. */
+export function wholeReason({ message, cause }: Error): string {
+  return cause instanceof Error ? `${message}: ${cause.message}` : message;
+}
+
 /** Runtimes name files in full; where they lie here is no client's business. */
 export function withoutFolders(reason: string): string {
   return reason.replace(/(?:file:\/\/)?\/(?:[\w.@+~-]+\/)+/g, "…/");

@@ -1,4 +1,4 @@
-import { EngineCrashedError, errorCode, PredictionFailedError } from "../errors.ts";
+import { EngineCrashedError, errorCode, PredictionFailedError, wholeReason } from "../errors.ts";
 import type { Clock } from "../request/clock.ts";
 import { StateMachine } from "../state-machine.ts";
 import type { Engine, EngineSpec, RunScope } from "./engine.ts";
@@ -122,7 +122,7 @@ export class Instance {
       this.#deaths = 0;
       return settledItems(outputs, count);
     } catch (error) {
-      if (errorCode(error) === "ENGINE_CRASHED") this.#lost(engine, reasonOf(error as Error));
+      if (errorCode(error) === "ENGINE_CRASHED") this.#lost(engine, wholeReason(error as Error));
       throw error;
     } finally {
       if (engine === this.#engine && this.#state.is("busy")) this.#move("ready");
@@ -174,7 +174,7 @@ export class Instance {
       if (problems.length > 0) throw new EngineCrashedError(name, problems.join("; "));
       if (this.#state.is("warming")) this.#move("ready");
     } catch (error) {
-      this.#lost(engine, reasonOf(error as Error));
+      this.#lost(engine, wholeReason(error as Error));
       await engine.close();
       throw error;
     }
@@ -207,11 +207,6 @@ export class Instance {
     // A failed load was a death, and the next rest has begun.
     this.#start().catch(() => {});
   }
-}
-
-/** For the log: what clients do not read is in the cause. */
-function reasonOf({ message, cause }: Error): string {
-  return cause instanceof Error ? `${message}: ${cause.message}` : message;
 }
 
 async function warmUpFaults(engine: Engine, spec: EngineSpec): Promise<string[]> {

@@ -1,4 +1,4 @@
-import { errorCode, ModelUnavailableError, withoutFolders } from "../errors.ts";
+import { errorCode, ModelUnavailableError, wholeReason, withoutFolders } from "../errors.ts";
 import { type Clock, systemClock } from "../request/clock.ts";
 import type { StateMachine } from "../state-machine.ts";
 import type { PredictResult, VersionReport } from "../types.ts";
@@ -364,7 +364,7 @@ export class Versions<V extends Loaded> {
       version.failures++;
       version.error = error as Error;
       move("failed");
-      onEvent({ event: "failed", version: version.number, reason: reasonOf(error as Error) });
+      onEvent({ event: "failed", version: version.number, reason: wholeReason(error as Error) });
     }
   }
 
@@ -377,7 +377,7 @@ export class Versions<V extends Loaded> {
       version.loaded = await this.#options.load(version.dir, false, () => {});
       this.#options.onChange();
     } catch (error) {
-      const reason = `not with other settings: ${reasonOf(error as Error)}`;
+      const reason = `not with other settings: ${wholeReason(error as Error)}`;
       this.#options.onEvent({ event: "failed", version: version.number, reason });
       return;
     }
@@ -506,11 +506,6 @@ const newestFirst = (a: { readonly number: number }, b: { readonly number: numbe
 /** What people look for first. */
 function rank({ state }: VersionReport): number {
   return state === "available" ? 0 : 1;
-}
-
-/** For the log: what clients do not read is in the cause. */
-function reasonOf({ message, cause }: Error): string {
-  return cause instanceof Error ? `${message}: ${cause.message}` : message;
 }
 
 /** For clients: without this server's folders. */
