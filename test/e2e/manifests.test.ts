@@ -16,7 +16,10 @@ interface Container {
   readonly env: readonly {
     readonly name: string;
     readonly value?: string;
-    readonly valueFrom?: { readonly secretKeyRef?: object; readonly resourceFieldRef?: object };
+    readonly valueFrom?: {
+      readonly secretKeyRef?: { readonly optional?: true };
+      readonly resourceFieldRef?: object;
+    };
   }[];
   readonly resources: { readonly limits: { readonly cpu: string } };
   readonly readinessProbe: { readonly httpGet: { readonly path: string } };
@@ -55,6 +58,8 @@ afterAll(async () => {
 function environment({ env, resources }: Container, pod: string): Record<string, string> {
   const made: Record<string, string> = Object.fromEntries(settings.map((pair) => pair.split(/=(.*)/)));
   for (const { name, value, valueFrom } of env) {
+    // One that need not be there is not: the variable is left out.
+    if (valueFrom?.secretKeyRef?.optional) continue;
     if (valueFrom?.secretKeyRef) made[name] = "secret";
     else if (valueFrom?.resourceFieldRef) made[name] = String(Math.ceil(Number(resources.limits.cpu)));
     else if (valueFrom) made[name] = `${pod}-0`;
